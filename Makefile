@@ -1,0 +1,69 @@
+# Both kinds of command (make demo, make test) work on a machine that has only git, make, Python 3.11 or later
+# and root (or sudo) on Debian or Ubuntu: everything else they install themselves.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# sudo clears the environment; these are what the commands are told by, and what pip and apt need on the way out.
+KEEP := HOME NOD_MINUTE_SECONDS NOD_LOCAL_DIR NOD_CACHE_DIR NOD_API_PORT NOD_AWS_PORT NOD_FAULTS NOD_INSTALLER_URL NOD_INSTALLER_SHA256 \
+	XDG_CACHE_HOME AWS_REGION PIP_CONFIG_FILE PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_FIND_LINKS PIP_CERT SSL_CERT_FILE \
+	REQUESTS_CA_BUNDLE http_proxy https_proxy no_proxy HTTP_PROXY HTTPS_PROXY NO_PROXY NO_COLOR
+comma := ,
+empty :=
+space := $(empty) $(empty)
+# Without sudo the commands run as they are and say that they need root.
+SUDO := $(shell [ "$$(id -u)" = 0 ] || ! command -v sudo >/dev/null || echo sudo --preserve-env=$(subst $(space),$(comma),$(strip $(KEEP))))
+# An ordinary user's PATH on Debian leaves out where mount, chroot and debootstrap are.
+ROOT := $(SUDO) env "PATH=$$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+
+.PHONY: help demo local test lint bench package deploy destroy picture clean
+
+help: ## what can be made
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | while IFS='|' read -r name text; do \
+		printf '  make %-7s %s\n' "$$name" "$$text"; done
+
+# One stamp for each kind of set-up: what was installed for `make demo` is not enough for `make test`.
+$(VENV)/.setup-demo $(VENV)/.setup-deploy: requirements.txt requirements-local.txt pyproject.toml local/setup.sh
+$(VENV)/.setup-lint $(VENV)/.setup-test: requirements.txt requirements-local.txt requirements-dev.txt pyproject.toml local/setup.sh
+$(VENV)/.setup-test: requirements-scan.txt package.json package-lock.json
+$(VENV)/.setup-%:
+	@PYTHON="$(PYTHON)" bash local/setup.sh $* $(VENV)
+	@touch $@
+
+demo: $(VENV)/.setup-demo ## local cloud up, a notebook requested over HTTP, its link printed; Ctrl-C ends it
+	@$(ROOT) $(BIN)/python -m local demo
+
+local: $(VENV)/.setup-demo ## the local cloud alone, serving until Ctrl-C
+	@$(ROOT) $(BIN)/python -m local serve
+
+test: $(VENV)/.setup-test ## all tests, those on real machines and with a browser too
+	@$(ROOT) $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+
+lint: $(VENV)/.setup-lint ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.setup-test ## speed and memory figures
+	@$(ROOT) $(BIN)/python -m benchmarks
+
+# What is not said is empty: python -m deploy says what is missing, before anything is created.
+package: $(VENV)/.setup-deploy ## template and code for AWS into build/package: STAGE=… [CIDR=…]
+	@$(BIN)/python -m deploy package --stage '$(STAGE)' --cidr '$(CIDR)' --open-to-the-world '$(OPEN_TO_THE_WORLD)'
+
+deploy: $(VENV)/.setup-deploy ## into your AWS account, again to update: STAGE=… CIDR=… [REGION=… SUBNETS=… OPERATORS_EMAIL=… INSTANCE_TYPES=…]
+	@$(BIN)/python -m deploy deploy --stage '$(STAGE)' --region '$(REGION)' --cidr '$(CIDR)' --subnets '$(SUBNETS)' \
+		--open-to-the-world '$(OPEN_TO_THE_WORLD)' --operators-email '$(OPERATORS_EMAIL)' --key-name '$(KEY_NAME)' \
+		--installer-url '$(INSTALLER_URL)' --installer-sha256 '$(INSTALLER_SHA256)' --slack-origin '$(SLACK_ORIGIN)' \
+		--instance-types '$(INSTANCE_TYPES)'
+
+destroy: $(VENV)/.setup-deploy ## take it away, with all that bills: STAGE=… [REGION=… FORCE=yes-delete-notebooks]
+	@$(BIN)/python -m deploy destroy --stage '$(STAGE)' --region '$(REGION)' --force '$(FORCE)'
+
+picture: $(VENV)/.setup-deploy ## draw docs/architecture.svg from the template
+	@$(BIN)/python -m deploy picture
+
+clean: ## remove what the commands above made in the checkout
+	@$(SUDO) rm -rf $(VENV) .local build node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,0 +1,573 @@
+"""Every function that Lambda runs: parse, apply a rule, act through a gateway. The one place that asks the clock,
+and that gives errors their HTTP status."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from chalice.app import Chalice, ChaliceUnhandledError, Cron, Rate, Request, Response
+
+from chalicelib import VERSION, body, errors, figures, pages, problems
+from chalicelib import settings as deployment
+from chalicelib.actions import (
+    answering,
+    deleting,
+    explaining,
+    extending,
+    linking,
+    reading,
+    resetting,
+    stopping,
+    telling,
+    visiting,
+)
+from chalicelib.actions.launching import Launching
+from chalicelib.actions.showing import Showing
+from chalicelib.actions.starting import Starting
+from chalicelib.aws.clients import Clients
+from chalicelib.aws.commands import Commands
+from chalicelib.aws.faults import as_unavailable
+from chalicelib.aws.heartbeats import HeartbeatsTable
+from chalicelib.aws.instances import Instances
+from chalicelib.aws.ledger import Ledger
+from chalicelib.aws.ledger import event as line
+from chalicelib.aws.notebooks import NotebooksTable
+from chalicelib.aws.parameters import SlackAddresses
+from chalicelib.aws.topic import Topic
+from chalicelib.aws.users import UsersTable
+from chalicelib.aws.workflows import Workflows
+from chalicelib.commands import document_names
+from chalicelib.log import logger
+from chalicelib.model import ExtendRequest, Notebook, User
+from chalicelib.prices import catalogue
+from chalicelib.views import LaunchedView
+
+STAGE = deployment.stage(os.environ)
+# For people who come by a link: no token of the API, and every answer is a page.
+PAGES = frozenset({"/n/{notebook_id}", "/n/{notebook_id}/{action}"})
+PUBLIC = frozenset({"/health", "/openapi.json"}) | PAGES
+HTTP_STATUS: Mapping[type[errors.NodError], int] = {
+    errors.MalformedBody: 400,
+    errors.NotAuthenticated: 401,
+    errors.NotAllowed: 403,
+    errors.NotFound: 404,
+    errors.Conflict: 409,
+    errors.LinkExpired: 410,
+    errors.BodyTooLarge: 413,
+    errors.UnsupportedMediaType: 415,
+    errors.InvalidRequest: 422,
+    errors.Unavailable: 503,
+    errors.NodError: 500,
+}
+
+# What a cold start loads stays for good, and looking through it for garbage takes a quarter of the start.
+gc.set_threshold(50_000)
+
+app = Chalice(app_name="nod", configure_logs=False)
+app.log = logger  # type: ignore[assignment]  # it has the methods that Chalice calls
+clients = Clients()
+
+
+# --- what the functions share ---
+
+
+@functools.cache
+def settings() -> deployment.Settings:
+    return deployment.Settings.from_env(os.environ)
+
+
+def now() -> datetime:
+    return datetime.now(UTC)
+
+
+def notebooks() -> NotebooksTable:
+    return NotebooksTable(clients.get("dynamodb"), settings().notebooks_table, settings().users_table)
+
+
+def users() -> UsersTable:
+    return UsersTable(clients.get("dynamodb"), settings().users_table)
+
+
+def workflows() -> Workflows:
+    return Workflows(clients.get("stepfunctions"))
+
+
+def instances() -> Instances:
+    return Instances(clients.get("ec2"), STAGE)
+
+
+def commands() -> Commands:
+    return Commands(clients.get("ssm"), time.sleep)
+
+
+def messages() -> telling.Telling:
+    topic = Topic(clients.get("sns"), settings().topic_arn)
+    return telling.Telling(notebooks(), users(), topic, showing())
+
+
+def heartbeats() -> HeartbeatsTable:
+    return HeartbeatsTable(clients.get("dynamodb"), settings().heartbeats_table, time.sleep)
+
+
+def ledger() -> Ledger:
+    return Ledger(clients.get("dynamodb"), settings().events_table, time.sleep)
+
+
+def showing() -> Showing:
+    return Showing(heartbeats(), catalogue(), settings())
+
+
+def starting() -> Starting:
+    return Starting(notebooks(), users(), workflows(), settings(), time.sleep)
+
+
+def visits() -> visiting.Visits:
+    return visiting.Visits(
+        notebooks=notebooks(),
+        users=users(),
+        workflows=workflows(),
+        showing=showing(),
+        starting=starting(),
+        prefix=str(request().context.get("path", "")).rpartition("/n/")[0],
+    )
+
+
+# --- HTTP ---
+
+
+class Refusal(ChaliceUnhandledError):  # noqa: N818
+    """Carries an error of ours past Chalice, which would answer 500 before any middleware saw it."""
+
+
+def refusable(view: Callable[..., Response]) -> Callable[..., Response]:
+    @functools.wraps(view)
+    def wrapped(**arguments: str) -> Response:
+        try:
+            with as_unavailable("AWS"):
+                return view(**arguments)
+        except errors.NodError as error:
+            raise Refusal from error
+
+    return wrapped
+
+
+@app.middleware("http")
+def guard(incoming: Request, get_response: Callable[[Any], Response]) -> Response:
+    """Authenticates, and makes every refusal a problem detail: ours, and Chalice's own (405, 415, 500)."""
+    started = time.monotonic()
+    try:
+        if incoming.path not in PUBLIC:
+            with as_unavailable("AWS"):
+                incoming.context["nod_user"] = reading.authenticate(incoming.headers.get("authorization"), users())
+        response = get_response(incoming)
+    except errors.NodError as error:
+        response = refuse(error, incoming.path)
+    except Refusal as refusal:
+        response = refuse(refusal.__cause__, incoming.path)
+    if response.status_code >= 400 and "Content-Type" not in response.headers:
+        document = problems.of_status(response.status_code, response.body["Message"])
+        response = refusal_of(document, response.headers, incoming.path)
+    logger.info(
+        "request",
+        method=incoming.method,
+        route=incoming.path,
+        notebook=(incoming.uri_params or {}).get("notebook_id"),
+        user=getattr(incoming.context.get("nod_user"), "name", None),
+        status=response.status_code,
+        milliseconds=round((time.monotonic() - started) * 1000),
+    )
+    return response
+
+
+def refuse(error: BaseException | None, path: str) -> Response:
+    if not isinstance(error, errors.NodError):
+        raise TypeError("A refusal without an error of ours.") from error
+    status = next(HTTP_STATUS[kind] for kind in type(error).__mro__ if kind in HTTP_STATUS)
+    if status >= 500:
+        logger.error("refused", code=error.code, exc_info=error)
+    headers = {}
+    if isinstance(error, errors.NotAuthenticated):
+        headers["WWW-Authenticate"] = 'Bearer realm="nod"'
+    if isinstance(error, errors.Unavailable):
+        headers["Retry-After"] = str(error.retry_after)
+    return refusal_of(problems.of_error(error, status), headers, path)
+
+
+def refusal_of(document: Mapping[str, object], headers: Mapping[str, Any], path: str) -> Response:
+    """A problem detail, or its words on a page where people come by links."""
+    if path not in PAGES:
+        return problem(document, headers)
+    page = pages.refusal(str(document["title"]), str(document["detail"]))
+    return show_page(page, int(str(document["status"])), headers)
+
+
+def show_page(page: pages.Page, status: int = 200, headers: Mapping[str, Any] | None = None) -> Response:
+    return Response(page.html(), {**pages.HEADERS, **(headers or {})}, status)
+
+
+def see(location: str) -> Response:
+    return Response("", {**pages.HEADERS, "Location": location}, 303)
+
+
+def problem(document: Mapping[str, object], headers: Mapping[str, Any]) -> Response:
+    return answer(document, int(str(document["status"])), {**headers, "Content-Type": problems.CONTENT_TYPE})
+
+
+def answer(document: object, status: int, headers: Mapping[str, Any] | None = None) -> Response:
+    return Response(
+        document,
+        {"Content-Type": "application/json", "Cache-Control": "no-store", **(headers or {})},
+        status,
+    )
+
+
+def request() -> Request:
+    if app.current_request is None:
+        raise RuntimeError("There is a request only while one is answered.")
+    return app.current_request
+
+
+def user() -> User:
+    found: User = request().context["nod_user"]
+    return found
+
+
+def raw_body() -> bytes:
+    raw = request().raw_body
+    return raw if isinstance(raw, bytes) else raw.encode()
+
+
+def api_url() -> str | None:
+    """Where this API is called, as API Gateway itself says: a client's Host header says what the client likes."""
+    context = request().context
+    host, stage = context.get("domainName"), str(context.get("path", "")).partition("/notebooks")[0]
+    return settings().api_url or (f"https://{host}{stage}" if host else None)
+
+
+def shown(notebook: Notebook, status: int = 202) -> Response:
+    return answer(asdict(showing().one(notebook, user(), now())), status)
+
+
+def note(notebook: Notebook, action: str, by: str, reason: str) -> None:
+    """What somebody did, into the notebook's ledger. It is done: a ledger that does not answer changes nothing."""
+    try:
+        ledger().write([line(notebook.id, now(), action=action, code="asked", by=by, reason=reason)])
+    except errors.Unavailable as error:
+        logger.error("not in the ledger", notebook=notebook.id, action=action, by=by, exc_info=error)
+
+
+def query(name: str) -> str | None:
+    values = request().query_params
+    found = values.getlist(name) if values and name in values else []
+    if len(found) > 1:
+        raise errors.InvalidFields(f"{name} is there twice.", [errors.FieldError(name, "It is there twice.", "once")])
+    return found[0] if found else None
+
+
+# Content types are checked in chalicelib/body.py, where a body is read: Chalice would also refuse GETs that name one.
+@app.route("/notebooks", methods=["POST"], content_types=[])
+@refusable
+def request_notebook() -> Response:
+    headers = request().headers
+    document = body.read_json(raw_body(), headers.get("content-type"))
+    launching = Launching(notebooks(), workflows(), showing(), time.sleep)
+    launched = launching.request(document, headers.get("idempotency-key"), user(), api_url=api_url(), now=now())
+    logger.info("launch requested", notebook=launched.id, instance_type=launched.instance_type)
+    return answer(asdict(launched), 202)
+
+
+@app.route("/notebooks", methods=["GET"], content_types=[])
+@refusable
+def list_notebooks() -> Response:
+    limit, cursor = query("limit"), query("next")
+    page = reading.page(
+        user(),
+        limit=limit,
+        cursor=cursor,
+        notebooks=notebooks(),
+        showing=showing(),
+        now=now(),
+    )
+    return answer(asdict(page), 200)
+
+
+@app.route("/notebooks/{notebook_id}", methods=["GET"], content_types=[])
+@refusable
+def show_notebook(notebook_id: str) -> Response:
+    return shown(reading.owned(notebook_id, user(), notebooks()), 200)
+
+
+@app.route("/notebooks/{notebook_id}/events", methods=["GET"], content_types=[])
+@refusable
+def list_events(notebook_id: str) -> Response:
+    limit, cursor = query("limit"), query("next")
+    notebook = reading.owned(notebook_id, user(), notebooks())
+    return answer(asdict(reading.events(notebook, limit=limit, cursor=cursor, ledger=ledger())), 200)
+
+
+@app.route("/notebooks/{notebook_id}/stop", methods=["POST"], content_types=[])
+@refusable
+def stop_notebook(notebook_id: str) -> Response:
+    notebook = stopping.stop(
+        reading.owned(notebook_id, user(), notebooks()),
+        user().name,
+        now=now(),
+        notebooks=notebooks(),
+        workflows=workflows(),
+        stop_arn=settings().stop_arn,
+    )
+    note(notebook, "stop", user().name, f"{user().name} stopped it")
+    return shown(notebook)
+
+
+@app.route("/notebooks/{notebook_id}/start", methods=["POST"], content_types=[])
+@refusable
+def start_notebook(notebook_id: str) -> Response:
+    notebook = starting().start(reading.owned(notebook_id, user(), notebooks()), now())
+    note(notebook, "start", user().name, f"{user().name} started it")
+    return shown(notebook)
+
+
+@app.route("/notebooks/{notebook_id}/extend", methods=["POST"], content_types=[])
+@refusable
+def extend_notebook(notebook_id: str) -> Response:
+    notebook = reading.owned(notebook_id, user(), notebooks())
+    document = body.read_json(raw_body(), request().headers.get("content-type"))
+    hours = ExtendRequest.from_json(document, user().max_extend_hours).hours
+    notebook = extending.extend(notebook, hours, now=now(), notebooks=notebooks(), minute=settings().minute)
+    note(notebook, "extend", user().name, f"{user().name} asked to keep it until {notebook.hold_until}")
+    return shown(notebook)
+
+
+@app.route("/notebooks/{notebook_id}/password", methods=["POST"], content_types=[])
+@refusable
+def reset_password(notebook_id: str) -> Response:
+    notebook = reading.owned(notebook_id, user(), notebooks())
+    found = resetting.reset(
+        body.read_json(raw_body(), request().headers.get("content-type")),
+        notebook,
+        now=now(),
+        notebooks=notebooks(),
+        workflows=workflows(),
+        password_arn=settings().password_arn,
+    )
+    note(found.notebook, "password", user().name, f"{user().name} asked for another password")
+    view = showing().one(found.notebook, user(), now())
+    return answer(asdict(LaunchedView.of_view(view, found.password, found.message, [])), 202)
+
+
+@app.route("/notebooks/{notebook_id}/link", methods=["POST"], content_types=[])
+@refusable
+def renew_link(notebook_id: str) -> Response:
+    notebook = reading.owned(notebook_id, user(), notebooks())
+    renewed = linking.renew(notebook, api_url(), now=now(), notebooks=notebooks())
+    note(renewed, "link", user().name, f"{user().name} asked for a new link; the old ones ended")
+    return shown(renewed)
+
+
+@app.route("/notebooks/{notebook_id}", methods=["DELETE"], content_types=[])
+@refusable
+def delete_notebook(notebook_id: str) -> Response:
+    notebook = deleting.delete(
+        notebook_id,
+        query("confirm"),
+        user(),
+        now=now(),
+        notebooks=notebooks(),
+        workflows=workflows(),
+        terminate_arn=settings().terminate_arn,
+    )
+    if notebook.state == "terminating":
+        note(notebook, "delete", user().name, f"{user().name} deleted it")
+    return shown(notebook)
+
+
+# --- links, for people ---
+
+
+@app.route("/n/{notebook_id}", methods=["GET"], content_types=[])
+@refusable
+def visit(notebook_id: str) -> Response:
+    found = visits().look(notebook_id, query("k"), stay=query("stay") == "1", now=now())
+    return see(found.location) if isinstance(found, visiting.Redirect) else show_page(found)
+
+
+@app.route("/n/{notebook_id}/{action}", methods=["GET"], content_types=[])
+@refusable
+def ask(notebook_id: str, action: str) -> Response:
+    key, mail, done = query("k"), query("t"), query("d")
+    return show_page(visits().ask(notebook_id, action, mail=mail, done=done, key=key, now=now()))
+
+
+@app.route("/n/{notebook_id}/{action}", methods=["POST"], content_types=[])
+@refusable
+def act(notebook_id: str, action: str) -> Response:
+    done = visits().act(notebook_id, action, raw_body(), request().headers.get("content-type"), now())
+    note(done.notebook, action if action != "wake" else "start", done.by, "somebody with its link asked for it")
+    return see(done.location)
+
+
+@app.route("/openapi.json", methods=["GET"], content_types=[])
+@refusable
+def describe_api() -> Response:
+    # Imported here: no other function needs it.
+    from chalicelib import openapi  # noqa: PLC0415
+
+    routes = [(method, path) for path, methods in ALLOWED.items() for method in methods]
+    base = request().context.get("path", "").removesuffix("/openapi.json")
+    return answer(openapi.document(routes, base), 200)
+
+
+@app.route("/health", methods=["GET"], content_types=[])
+@refusable
+def show_health() -> Response:
+    return answer({"status": "ok", "version": VERSION, "stage": STAGE}, 200)
+
+
+# Every other method of these paths: API Gateway would answer 403 to it, without saying what there is.
+OTHER_METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")
+ALLOWED = {path: sorted(methods) for path, methods in app.routes.items()}
+
+
+def refuse_method(**_: str) -> Response:
+    allowed = ", ".join(ALLOWED[request().path])
+    return refusal_of(problems.of_status(405, f"Allowed here: {allowed}."), {"Allow": allowed}, request().path)
+
+
+for path, methods in ALLOWED.items():
+    others = [method for method in OTHER_METHODS if method not in methods]
+    app.route(path, methods=others, name="refuse_method", content_types=[])(refuse_method)
+
+
+# --- tasks of the workflows ---
+
+
+@app.lambda_function()
+def look_for_command(event: dict[str, Any], _context: object) -> dict[str, object]:
+    """Behind lost events: the result of a command, or CommandPending."""
+    return answering.look_for_command(event, STAGE, commands())
+
+
+@app.lambda_function()
+def explain_failure(event: dict[str, Any], _context: object) -> dict[str, object]:
+    """Why a launch, start, stop or change of password failed, in words that a person can act on."""
+    failure = explaining.explain(event, notebooks, users, catalogue(), settings().region)
+    kind = event.get("workflow") or "launch"
+    logger.info(f"{kind} failed", notebook=event.get("id"), code=failure.code, reason=failure.message)
+    return asdict(failure)
+
+
+@app.lambda_function()
+def tell_owner(event: dict[str, Any], _context: object) -> dict[str, object]:
+    """Publishes the link, the failure, or the end of a notebook."""
+    notebook_id, kind = str(event["id"]), str(event["kind"])
+    # Read before: what fails after a message was published would have it published twice.
+    seen = figures.of(notebooks().get(notebook_id), kind)
+    published = messages().tell(notebook_id, kind, now())
+    logger.info("owner told", notebook=notebook_id, kind=kind, published=published, extra=seen)
+    return {"published": published}
+
+
+# --- events ---
+
+
+@app.on_cw_event(
+    {
+        "source": ["aws.ssm"],
+        "detail-type": ["EC2 Command Status-change Notification"],
+        "detail": {
+            "document-name": document_names(STAGE),
+            "status": ["Success", "Failed", "TimedOut", "Cancelled"],
+        },
+    }
+)
+def on_command_event(event: Any) -> None:
+    """A command on an instance has ended: answer the workflow that waits for it."""
+    done = answering.answer_command(event.detail, STAGE, commands(), workflows())
+    logger.info("command ended", command=event.detail.get("command-id"), done=done)
+
+
+@app.on_cw_event(
+    {
+        "source": ["aws.ec2"],
+        "detail-type": ["EC2 Instance State-change Notification"],
+        "detail": {"state": ["running", "stopped", "shutting-down", "terminated"]},
+    }
+)
+def on_instance_event(event: Any) -> None:
+    """An instance runs, is off, or is lost: answer the workflow that waits for it, or begin the stop."""
+    answers = answering.InstanceEvents(
+        notebooks(), workflows(), instances, launch_arn=settings().launch_arn, stop_arn=settings().stop_arn
+    )
+    done = answers.answer(event.detail, now())
+    logger.info("instance changed", instance=event.detail.get("instance-id"), done=done)
+
+
+@app.on_sns_message(topic=f"nod-{STAGE}-messages")
+def deliver_to_slack(event: Any) -> None:
+    """A message of the topic to its Slack channels."""
+    # Imported here, by the one function that needs it: slack_sdk takes 200 ms.
+    from chalicelib.aws.slack import post  # noqa: PLC0415
+
+    addresses, origin = SlackAddresses(clients.get("ssm"), STAGE), settings().slack_origin
+    told = telling.deliver_to_slack(event.message, addresses, notebooks(), origin, post)
+    logger.info("slack told", channels=told)
+
+
+@app.schedule(Rate(1, unit=Rate.MINUTES))
+def check_confirmations(_event: Any) -> None:
+    """Confirmed addresses get the links that SNS did not send them before."""
+    for name in messages().check_confirmations(now()):
+        logger.info("address confirmed", user=name)
+
+
+@app.schedule(Rate(5, unit=Rate.MINUTES))
+def sweep(event: Any) -> None:
+    """Keeps, warns or stops what is due, and mends what a workflow left."""
+    # Imported here and below: no other function needs them.
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    context = event.context
+    with ThreadPoolExecutor(8) as threads:
+        swept = scheduled().sweep(
+            context.aws_request_id, lambda: context.get_remaining_time_in_millis() / 1000, threads.map
+        )
+    logger.info("swept", counts=dict(swept.counts), complete=swept.complete, trouble=len(swept.trouble))
+    swept.end()
+
+
+@app.schedule(Rate(1, unit=Rate.HOURS))
+def reconcile(_event: Any) -> None:
+    """Finds what has no owner: resources without a notebook, notebooks without a machine."""
+    from chalicelib.actions.parts import Parts  # noqa: PLC0415
+
+    parts = Parts()
+    with as_unavailable("AWS"):
+        counts = scheduled().reconcile(parts)
+    logger.info("reconciled", counts=dict(counts), trouble=len(parts.trouble))
+    parts.end()
+
+
+@app.schedule(Cron(0, 9, 1, "*", "?", "*"))
+def tell_disk_costs(_event: Any) -> None:
+    """On the first of each month: what the disks of stopped notebooks cost."""
+    from chalicelib.actions.parts import Parts  # noqa: PLC0415
+
+    parts = Parts()
+    with as_unavailable("AWS"):
+        told = scheduled().tell_disk_costs(parts)
+    logger.info("disk costs told", users=told)
+    parts.end()
+
+
+def scheduled() -> Any:
+    from chalicelib.actions.scheduled import Scheduled  # noqa: PLC0415
+
+    return Scheduled(clients.get, settings(), messages(), now, time.sleep)

@@ -1,0 +1,1 @@
+"""Speed, memory and scale figures of the product on the local cloud (`make bench`)."""

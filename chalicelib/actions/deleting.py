@@ -1,0 +1,49 @@
+"""DELETE /notebooks/{id}."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from chalicelib import executions
+from chalicelib.actions.reading import owned
+from chalicelib.actions.stopping import LOOK_AFTER
+from chalicelib.aws.notebooks import NotebooksTable
+from chalicelib.aws.workflows import Workflows
+from chalicelib.deletion import Deletion, decide
+from chalicelib.errors import Unavailable
+from chalicelib.model import Notebook, User
+
+# Each time the state moved between reading and writing; a launch moves it only twice.
+_ATTEMPTS = 4
+
+
+def delete(
+    notebook_id: str,
+    confirm: str | None,
+    user: User,
+    *,
+    now: datetime,
+    notebooks: NotebooksTable,
+    workflows: Workflows,
+    terminate_arn: str,
+) -> Notebook:
+    """Starts to remove a notebook; a second time changes nothing. The record as it is then.
+
+    Raises:
+        NotFound, ConfirmationNeeded, WrongState: nothing was done.
+        Unavailable: ask again; the state may be `terminating` already, and asking again goes on from there.
+    """
+    for _ in range(_ATTEMPTS):
+        notebook = owned(notebook_id, user, notebooks)
+        deletion = decide(notebook, confirm)
+        if deletion is Deletion.DONE:
+            return notebook
+        if deletion is Deletion.BEGIN:
+            begun = notebooks.begin_deletion(notebook, now, now + LOOK_AFTER)
+            if begun is None:
+                continue
+            notebook = begun
+        execution = executions.delete(notebook, user.name)
+        workflows.start(terminate_arn, execution.name, execution.input)
+        return notebook
+    raise Unavailable("The notebook's state keeps changing. Try again.")

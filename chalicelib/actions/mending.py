@@ -1,0 +1,280 @@
+"""Records that wait for a workflow which has ended, was aborted, or never began: each comes to a true end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from datetime import datetime
+
+from chalicelib import executions, mends, outside, times
+from chalicelib.actions.draining import LOOK_AFTER, begin
+from chalicelib.actions.stopping import finish_stop
+from chalicelib.actions.telling import Telling
+from chalicelib.aws.due import Due, DueNotebooks
+from chalicelib.aws.instances import Instance, Instances
+from chalicelib.aws.ledger import Event, Ledger, event
+from chalicelib.aws.workflows import Execution, Workflows
+from chalicelib.idleness import Policy
+from chalicelib.log import logger
+from chalicelib.model import Notebook, Stop, due_shard
+from chalicelib.settings import Settings
+
+Part = Callable[[], AbstractContextManager[None]]
+
+# EC2 shows a terminated instance for about an hour. One that it does not show at all may be its own hiccup, and a
+# record that is given up loses its owner sight of a disk: it has to be missing for so many minutes.
+_MISSING = 60
+_REASONS = {
+    "requested": "It was requested, and its launch never began or has ended.",
+    "launching": "Its launch has ended without an end of its own.",
+    "stopping": "Its stop has ended without an end of its own.",
+    "starting": "Its start has ended without an end of its own.",
+    "terminating": "Its delete has ended without an end of its own.",
+}
+
+
+class Mending:
+    """Takes the gateways it acts on."""
+
+    def __init__(
+        self,
+        *,
+        due: DueNotebooks,
+        instances: Instances,
+        ledger: Ledger,
+        workflows: Workflows,
+        telling: Telling,
+        settings: Settings,
+        policy: Policy,
+    ) -> None:
+        self._due = due
+        self._instances = instances
+        self._ledger = ledger
+        self._workflows = workflows
+        self._telling = telling
+        self._settings = settings
+        self._policy = policy
+
+    def mend(self, records: Sequence[Due], now: datetime, part: Part, counts: Counter[str]) -> list[Notebook]:
+        """Looks after records that are due and not ready. Those whose instance has to be stopped, taken already.
+
+        `part` keeps the trouble of one from the others; `counts` takes how many of what.
+        """
+        executions: dict[str, Execution | None] = {}
+        for record in records:
+            with part():
+                executions[record.notebook.id] = self._execution(record.notebook)
+        known = self._instances.describe(
+            [
+                record.notebook.instance_id
+                for record in records
+                if record.notebook.instance_id
+                and record.notebook.state in mends.NEEDS_INSTANCE
+                and not _runs(executions.get(record.notebook.id))
+            ]
+        )
+        to_stop: list[Notebook] = []
+        for record in records:
+            if record.notebook.id not in executions:
+                continue
+            with part():
+                instance = known.get(record.notebook.instance_id or "")
+                mend, taken = self._mend(record, executions[record.notebook.id], instance, now)
+                counts[f"mend {mend}"] += 1
+                to_stop += [taken] if taken else []
+        return to_stop
+
+    def stopped_outside(self, record: Due, instance: Instance | None, now: datetime) -> str:
+        """A notebook that is ready, and whose instance EC2 says is off or gone. What was done, for the log."""
+        notebook = record.notebook
+        if instance is None or instance.gone:
+            return self._gone(record, instance, now)
+        stop = outside.stop_of(instance.reason)
+        taken = begin(self._due, notebook, stop, now, look_at=self._look_at(now))
+        if taken is None:
+            return "taken by another"
+        logger.info("stopped outside", notebook=notebook.id, instance=instance.id, by=stop.by)
+        self._finish(taken)
+        return f"stopped {stop.by}"
+
+    def missing(self, record: Due, instance: Instance | None, now: datetime) -> str:
+        """A notebook whose instance EC2 does not know, or says is terminated. What was done, for the log."""
+        return self._gone(record, instance, now)
+
+    def stop_unasked(self, record: Due, now: datetime, *, tagged: bool) -> str | None:
+        """A stopped notebook whose machine was started in EC2. EC2's code if it does not stop it.
+
+        Without the deployment's tag only the next sweep may stop it, which finds the stop due.
+        """
+        stop = Stop(
+            "outside", "Its machine was started in EC2, not by this deployment, and was stopped again.", "sweep"
+        )
+        taken = begin(self._due, record.notebook, stop, now, look_at=self._look_at(now) if tagged else now)
+        if taken is not None and tagged:
+            code = self._instances.stop([taken.instance_id or ""])
+            if code is not None:
+                return code
+            self._finish(taken)
+        return None
+
+    def make_due(self, record: Due, now: datetime) -> bool:
+        """A notebook that no sweep would ever look at: written before there were any, or by a mistake."""
+        notebook = record.notebook
+        if notebook.due_at is not None or notebook.state not in ("ready", *mends.STATES):
+            return False
+        return self._due.write(notebook, {"due": due_shard(notebook.id), "due_at": times.to_text(now)})
+
+    def found(self, record: Due) -> None:
+        """It was missing, and EC2 shows it again."""
+        self._due.write(record.notebook, {"missing_at": None})
+
+    def _mend(
+        self, record: Due, execution: Execution | None, instance: Instance | None, now: datetime
+    ) -> tuple[str, Notebook | None]:
+        notebook = record.notebook
+        status = execution.status if execution else None
+        mend = mends.decide(notebook.state, status, instance.state if instance else None)
+        if mend == mends.GONE:
+            return self._gone(record, instance, now), None
+        changes: dict[str, object] = {"due_at": times.to_text(self._next_look(notebook, now))}
+        if record.missing_at is not None and instance is not None:
+            changes["missing_at"] = None
+        if mend == mends.WAIT:
+            self._due.write(notebook, changes)
+            return mend, None
+        logger.error("mended", notebook=notebook.id, state=notebook.state, mend=mend, execution=status)
+        if mend == mends.SETTLE:
+            self._settle(notebook, now)
+            return mend, None
+        if mend == mends.STOP and notebook.state == "starting":
+            return mend, self._stop_the_start(notebook, now)
+        return mend, self._go_on(notebook, mend, execution, now, changes)
+
+    def _go_on(
+        self, notebook: Notebook, mend: str, execution: Execution | None, now: datetime, changes: dict[str, object]
+    ) -> Notebook | None:
+        """Claims the record, and starts what is missing: the same execution if there is none, else the next one."""
+        counters = {name: getattr(notebook, name) for name in ("stops", "starts", "deletes")}
+        counter = {"stopping": "stops", "starting": "starts", "terminating": "deletes"}.get(notebook.state)
+        if counter and (execution is not None or counters[counter] == 0):
+            counters[counter] += 1
+            changes[counter] = counters[counter]
+        if not self._due.write(notebook, changes, line=_line(notebook, mend, now)):
+            return None
+        claimed = replace(
+            notebook,
+            due_at=str(changes["due_at"]),
+            stops=counters["stops"],
+            starts=counters["starts"],
+            deletes=counters["deletes"],
+        )
+        if mend == mends.STOP:
+            return claimed
+        if mend == mends.FINISH:
+            self._finish(claimed)
+        elif mend == mends.START:
+            begun = executions.start(claimed, self._settings)
+            self._workflows.start(self._settings.start_arn, begun.name, begun.input)
+        elif mend == mends.TERMINATE:
+            begun = executions.delete(claimed, "sweep")
+            self._workflows.start(self._settings.terminate_arn, begun.name, begun.input)
+        else:
+            self._undo(claimed, execution, now)
+        return None
+
+    def _execution(self, notebook: Notebook) -> Execution | None:
+        settings = self._settings
+        arn, name = {
+            "requested": (settings.launch_arn, notebook.id),
+            "launching": (settings.launch_arn, notebook.id),
+            "stopping": (settings.stop_arn, executions.stop_name(notebook)),
+            "starting": (settings.start_arn, executions.start_name(notebook)),
+            "terminating": (settings.terminate_arn, executions.delete_name(notebook)),
+        }.get(notebook.state, (None, None))
+        return self._workflows.look(arn, name) if arn and name else None
+
+    def _finish(self, notebook: Notebook) -> None:
+        finish_stop(notebook, workflows=self._workflows, stop_arn=self._settings.stop_arn)
+
+    def _undo(self, notebook: Notebook, execution: Execution | None, now: datetime) -> None:
+        """What EventBridge would have sent at the launch's end. An undo is safe to repeat, and side by side."""
+        status = execution.status if execution else "ABORTED"
+        document = {
+            "name": notebook.id,
+            "status": status if status in ("FAILED", "TIMED_OUT") else "ABORTED",
+            "error": execution.error if execution else None,
+            "cause": execution.cause if execution else None,
+        }
+        self._workflows.start(self._settings.undo_arn, f"{notebook.id}-undo-{now:%Y%m%d%H%M}", document)
+
+    def _settle(self, notebook: Notebook, now: datetime) -> None:
+        """A start that came to nothing: the machine is off, so the notebook is stopped, and its quota free."""
+        message = "The start did not come to its end. The machine is off and its disk as it was: start it again."
+        changes: dict[str, object] = {
+            "state": "stopped",
+            "error": {"code": "start_failed", "message": message},
+            "updated_at": times.to_text(now),
+            "due": None,
+            "due_at": None,
+            "wait_token": None,
+            "run_started_at": None,
+        }
+        told = bool(notebook.notify)
+        line = _line(notebook, mends.SETTLE, now)
+        if self._due.write(notebook, changes, line=line, leaves=("active",), untold=told) and told:
+            self._telling.tell(notebook.id, "start_failed", now)
+
+    def _stop_the_start(self, notebook: Notebook, now: datetime) -> Notebook | None:
+        reason = "Its start did not come to its end, so nobody knows whether it answers. Start it again."
+        return begin(self._due, notebook, Stop("start_failed", reason, "sweep"), now, look_at=self._look_at(now))
+
+    def _gone(self, record: Due, instance: Instance | None, now: datetime) -> str:
+        """Its instance was terminated: there is no machine left, and nothing that costs."""
+        notebook = record.notebook
+        missing = times.from_text(record.missing_at)
+        waited = missing is not None and now - missing >= self._policy.minutes(_MISSING)
+        if instance is None and not waited and notebook.instance_id is not None:
+            changes: dict[str, object] = {} if missing else {"missing_at": times.to_text(now)}
+            if notebook.due_at is not None:
+                changes["due_at"] = times.to_text(now + self._policy.minutes(self._policy.latest))
+            if changes and self._due.write(notebook, changes):
+                logger.error("instance is missing", notebook=notebook.id, instance=notebook.instance_id)
+            return "missing"
+        message = (
+            f"Its machine {notebook.instance_id or ''} was terminated in EC2, not by this deployment, and its disk "
+            "went with it. Nothing of it costs any more."
+        )
+        settled: dict[str, object] = {
+            "state": "failed",
+            "error": {"code": "instance_gone", "message": message},
+            "failed_at": times.to_text(now),
+            "updated_at": times.to_text(now),
+            **dict.fromkeys(
+                ("due", "due_at", "address", "public_dns_name", "wait_token", "warned", "missing_at", "hold_until")
+            ),
+        }
+        line = event(notebook.id, now, "fail", "instance_gone", message)
+        told = bool(notebook.notify)
+        if not self._due.write(notebook, settled, line=line, leaves=("active", "owned"), untold=told):
+            return "taken by another"
+        logger.error("instance is gone", notebook=notebook.id, instance=notebook.instance_id)
+        # Also where nobody is told: it sets the day on which the record goes.
+        self._telling.tell(notebook.id, "failed", now)
+        return "gone"
+
+    def _next_look(self, notebook: Notebook, now: datetime) -> datetime:
+        since = times.from_text(notebook.updated_at) or now
+        return mends.next_look(since, now, self._policy.minute)
+
+    def _look_at(self, now: datetime) -> datetime:
+        return now + self._policy.minutes(LOOK_AFTER)
+
+
+def _line(notebook: Notebook, mend: str, now: datetime) -> Event:
+    return event(notebook.id, now, "mend", mend, _REASONS[notebook.state])
+
+
+def _runs(execution: Execution | None) -> bool:
+    return execution is not None and execution.status == mends.RUNNING

@@ -1,0 +1,66 @@
+"""From records to what the API and the messages show of them: with the link for life, and with what the last
+heartbeat tells of their use."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from chalicelib import links
+from chalicelib.aws.heartbeats import HeartbeatsTable
+from chalicelib.heartbeats import Heartbeat
+from chalicelib.idleness import Policy, Run, Shown, decide, shown
+from chalicelib.model import Notebook, User
+from chalicelib.prices import Catalogue
+from chalicelib.settings import Settings
+from chalicelib.views import NotebookView
+
+
+class Showing:
+    """Takes the gateway it reads from."""
+
+    def __init__(self, heartbeats: HeartbeatsTable, prices: Catalogue, settings: Settings) -> None:
+        self.prices = prices
+        self.settings = settings
+        self._heartbeats = heartbeats
+        self._policy = Policy(minute=settings.minute)
+
+    def one(self, notebook: Notebook, owner: User | None, now: datetime) -> NotebookView:
+        """The view of one notebook. Without its `owner` there is no link."""
+        return self.many([notebook], owner, now)[0]
+
+    def many(self, notebooks: Sequence[Notebook], owner: User | None, now: datetime) -> list[NotebookView]:
+        """The views of notebooks of one owner."""
+        heartbeats = self._of(notebooks)
+        return [
+            NotebookView.of(
+                notebook,
+                self.prices,
+                self.settings.region,
+                now,
+                link=links.life_link(owner.secret, notebook) if owner and notebook.state != "terminated" else None,
+                shown=self._shown(notebook, heartbeats.get(notebook.id), now),
+            )
+            for notebook in notebooks
+        ]
+
+    def reason(self, notebook: Notebook, now: datetime) -> str | None:
+        """Why it stays or will stop, in the words of the decision. None while it does not run."""
+        if notebook.state != "ready":
+            return None
+        return decide(Run.from_notebook(notebook), self._of([notebook]).get(notebook.id), self._policy, now).reason
+
+    def _of(self, notebooks: Iterable[Notebook]) -> dict[str, Heartbeat]:
+        """Heartbeats by notebook id. What does not run is not looked up."""
+        arns = {
+            notebook.id: self.settings.instance_arn(notebook.instance_id)
+            for notebook in notebooks
+            if notebook.state == "ready" and notebook.instance_id
+        }
+        found = self._heartbeats.read(list(arns.values())) if arns else {}
+        return {notebook_id: found[arn].heartbeat for notebook_id, arn in arns.items() if arn in found}
+
+    def _shown(self, notebook: Notebook, heartbeat: Heartbeat | None, now: datetime) -> Shown | None:
+        if notebook.state != "ready":
+            return None
+        return shown(Run.from_notebook(notebook), heartbeat, self._policy, now)

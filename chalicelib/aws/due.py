@@ -1,0 +1,173 @@
+"""The table `notebooks` as the sweep sees it: what is due, and writes that hold only if nothing changed since."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from chalicelib import rows, times
+from chalicelib.aws import batches
+from chalicelib.aws.items import from_item, to_attribute
+from chalicelib.aws.ledger import Event
+from chalicelib.model import Notebook
+
+_PAGE = 100
+_FAILED = "ConditionalCheckFailed"
+# Another transaction has the rows: as good as another sweep that was first.
+_CONFLICTS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+# What a write expects to find as it was read: the state, and every time that a decision or a person sets.
+_EXPECTED = ("state", "decided_at", "due_at", "hold_until")
+
+
+@dataclass(frozen=True)
+class Due:
+    """A record, and what only the sweep keeps in it."""
+
+    notebook: Notebook
+    probed: str | None = None
+    """Which silence the monitor was probed in."""
+    missing_at: str | None = None
+    """Since when EC2 does not know the instance."""
+
+
+class DueNotebooks:
+    """Takes a low-level DynamoDB client, the tables' names, and `time.sleep` or a stand-in."""
+
+    def __init__(
+        self, client: Any, table: str, users_table: str, events_table: str, sleep: Callable[[float], None]
+    ) -> None:
+        self._client = client
+        self._table = table
+        self._users_table = users_table
+        self._events_table = events_table
+        self._sleep = sleep
+
+    def pages(self, shard: int, now: datetime) -> Iterator[list[str]]:
+        """Ids of what is due in a shard, longest due first. The index lags the table a little."""
+        query: dict[str, Any] = {
+            "TableName": self._table,
+            "IndexName": "due-index",
+            "KeyConditionExpression": "due = :shard AND due_at <= :now",
+            "ExpressionAttributeValues": {":shard": {"S": str(shard)}, ":now": {"S": times.to_text(now)}},
+            "Limit": _PAGE,
+        }
+        while True:
+            answer = self._client.query(**query)
+            if answer["Items"]:
+                yield [item["id"]["S"] for item in answer["Items"]]
+            if "LastEvaluatedKey" not in answer:
+                return
+            query["ExclusiveStartKey"] = answer["LastEvaluatedKey"]
+
+    def read(self, ids: Sequence[str]) -> tuple[list[Due], list[str]]:
+        """Records as they stand now, and the ids of those that cannot be read as one. Raises Unavailable."""
+        found: list[Due] = []
+        damaged: list[str] = []
+        for item in batches.read(self._client, self._table, "id", ids, self._sleep):
+            record = from_item(item)
+            try:
+                notebook = Notebook.from_record(record)
+            except (KeyError, TypeError, ValueError):
+                damaged.append(str(record["id"]))
+            else:
+                found.append(Due(notebook, rows.text(record, "probed"), rows.text(record, "missing_at")))
+        return found, damaged
+
+    def write(
+        self,
+        notebook: Notebook,
+        changes: Mapping[str, object],
+        *,
+        line: Event | None = None,
+        leaves: Sequence[str] = (),
+        untold: bool = False,
+    ) -> bool:
+        """Sets attributes (None removes one). False, with nothing written, if the record is not as `notebook` shows it.
+
+        Args:
+            line: of the ledger, written with it or not at all.
+            leaves: sets of its owner (`active`, `owned`) that it leaves at the same time.
+            untold: whether its owner has a message to get, which the schedule sends if nobody else does.
+        """
+        update = self._update(notebook, changes)
+        if line is None and not leaves and not untold:
+            try:
+                self._client.update_item(**update)
+            except self._client.exceptions.ConditionalCheckFailedException:
+                return False
+            return True
+        puts = [{"Put": {"TableName": self._events_table, "Item": line.to_item()}}] if line else []
+        actions: list[dict[str, Any]] = [{"Update": update}, *puts]
+        if not leaves and not untold:
+            return self._transact(actions) is None
+        reasons = self._transact([*actions, self._owner(notebook, leaves, untold=untold)])
+        if reasons is not None and reasons[0] == "None" and reasons[-1] == _FAILED:
+            # Its owner was removed: there is no quota to free and nobody to tell.
+            reasons = self._transact(actions)
+        return reasons is None
+
+    def given(self, notebook_id: str, warned_at: str, due_at: datetime) -> bool:
+        """Notes that the warning of that time was published. False if another stands by now, or the state changed."""
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key={"id": {"S": notebook_id}},
+                ConditionExpression="#state = :ready AND warned.#at = :at",
+                UpdateExpression="SET due_at = :due REMOVE warned.told",
+                ExpressionAttributeNames={"#state": "state", "#at": "at"},
+                ExpressionAttributeValues={
+                    ":ready": {"S": "ready"},
+                    ":at": {"S": warned_at},
+                    ":due": {"S": times.to_text(due_at)},
+                },
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    def _update(self, notebook: Notebook, changes: Mapping[str, object]) -> dict[str, Any]:
+        expected = {name: getattr(notebook, name) for name in _EXPECTED}
+        terms = [
+            f"attribute_not_exists(#{name})" if value is None else f"#{name} = :was_{name}"
+            for name, value in expected.items()
+        ]
+        values = {f":was_{name}": to_attribute(value) for name, value in expected.items() if value is not None}
+        values |= {f":{name}": to_attribute(value) for name, value in changes.items() if value is not None}
+        sets = [f"#{name} = :{name}" for name, value in changes.items() if value is not None]
+        removes = [f"#{name}" for name, value in changes.items() if value is None]
+        parts = (f"{verb} {', '.join(names)}" for verb, names in (("SET", sets), ("REMOVE", removes)) if names)
+        return {
+            "TableName": self._table,
+            "Key": {"id": {"S": notebook.id}},
+            "ConditionExpression": " AND ".join(terms),
+            "UpdateExpression": " ".join(parts),
+            "ExpressionAttributeNames": {f"#{name}": name for name in {**expected, **changes}},
+            "ExpressionAttributeValues": values,
+        }
+
+    def _owner(self, notebook: Notebook, leaves: Sequence[str], *, untold: bool) -> dict[str, Any]:
+        parts = [f"DELETE {', '.join(f'{name} :notebook' for name in leaves)}"] if leaves else []
+        parts += ["ADD untold :notebook"] if untold else []
+        return {
+            "Update": {
+                "TableName": self._users_table,
+                "Key": {"name": {"S": notebook.owner}},
+                "ConditionExpression": "attribute_exists(#name)",
+                "UpdateExpression": " ".join(parts),
+                "ExpressionAttributeNames": {"#name": "name"},
+                "ExpressionAttributeValues": {":notebook": {"SS": [notebook.id]}},
+            }
+        }
+
+    def _transact(self, actions: Sequence[Mapping[str, Any]]) -> list[str] | None:
+        """Why it was not done, one code an action; None when it was."""
+        try:
+            self._client.transact_write_items(TransactItems=actions)
+        except self._client.exceptions.TransactionCanceledException as error:
+            reasons = [str(reason.get("Code", "None")) for reason in error.response.get("CancellationReasons", [])]
+            if _FAILED in reasons or _CONFLICTS & set(reasons):
+                return reasons
+            raise
+        return None

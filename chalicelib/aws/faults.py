@@ -1,0 +1,29 @@
+"""What AWS's errors mean to us."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from chalicelib.errors import Unavailable
+
+
+def code_of(error: Exception) -> str:
+    """The error code of a botocore ClientError; empty for any other exception."""
+    response: Any = getattr(error, "response", None)
+    return str(response.get("Error", {}).get("Code", "")) if isinstance(response, dict) else ""
+
+
+@contextmanager
+def as_unavailable(what: str) -> Iterator[None]:
+    """Inside, any failure of AWS after the SDK's own retries becomes `Unavailable`."""
+    from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError  # noqa: PLC0415 - not loaded without a client
+
+    try:
+        yield
+    except ParamValidationError:
+        # Our own mistake, and trying again would not help.
+        raise
+    except (BotoCoreError, ClientError) as error:
+        raise Unavailable(f"{what} did not answer as it should ({code_of(error) or type(error).__name__}).") from error

@@ -1,0 +1,395 @@
+"""The table `notebooks` (DynamoDB). Every write is conditional on what it expects to find."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any
+
+from chalicelib import times
+from chalicelib.aws.faults import code_of
+from chalicelib.aws.items import from_item, to_attribute, to_item
+from chalicelib.model import Notebook, Stop, due_shard
+from chalicelib.paging import Cursor
+
+_CONDITION = "ConditionalCheckFailedException"
+_CONFLICTS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
+
+
+_DUE = "due = :due, due_at = :due_at"
+
+
+class Created(Enum):
+    """What became of a new record."""
+
+    DONE = "done"
+    EXISTS = "there is a record with this id"
+    QUOTA = "the user has as many as they may have, or is gone"
+    CONFLICT = "another transaction had the rows; try again"
+
+
+class Started(Enum):
+    """What became of a start."""
+
+    DONE = "done"
+    MOVED = "it is not stopped any more, or was started meanwhile"
+    QUOTA = "as many run as may run"
+    CONFLICT = "another transaction had the rows; try again"
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What the index by instance id holds."""
+
+    id: str
+    state: str
+    wait_token: str | None
+
+
+class NotebooksTable:
+    """Takes a low-level DynamoDB client. Other errors of AWS than those named go through."""
+
+    def __init__(self, client: Any, table: str, users_table: str) -> None:
+        self._client = client
+        self._table = table
+        self._users_table = users_table
+
+    def get(self, notebook_id: str) -> Notebook | None:
+        """Reads with consistency: a POST's answer is followed by a GET at once."""
+        answer = self._client.get_item(TableName=self._table, Key={"id": {"S": notebook_id}}, ConsistentRead=True)
+        item = answer.get("Item")
+        return Notebook.from_record(from_item(item)) if item else None
+
+    def create(self, notebook: Notebook) -> Created:
+        """Writes the record and counts it against its owner's quota, both or none."""
+        try:
+            self._client.transact_write_items(
+                TransactItems=[
+                    {
+                        "Put": {
+                            "TableName": self._table,
+                            "Item": to_item(notebook.to_record()),
+                            "ConditionExpression": "attribute_not_exists(id)",
+                        }
+                    },
+                    {
+                        "Update": {
+                            "TableName": self._users_table,
+                            "Key": {"name": {"S": notebook.owner}},
+                            "ConditionExpression": "attribute_exists(#name) AND #quota > :none AND "
+                            "(attribute_not_exists(active) OR size(active) < #quota) AND "
+                            "(attribute_not_exists(owned) OR attribute_not_exists(keeps) OR size(owned) < keeps)",
+                            "UpdateExpression": "ADD active :notebook, owned :notebook"
+                            + (", untold :notebook" if notebook.notify else ""),
+                            "ExpressionAttributeNames": {"#name": "name", "#quota": "quota"},
+                            "ExpressionAttributeValues": {
+                                ":none": {"N": "0"},
+                                ":notebook": {"SS": [notebook.id]},
+                            },
+                        }
+                    },
+                ]
+            )
+        except self._client.exceptions.TransactionCanceledException as error:
+            reasons = [reason.get("Code", "None") for reason in error.response.get("CancellationReasons", [])]
+            if reasons[:1] == ["ConditionalCheckFailed"]:
+                return Created.EXISTS
+            if reasons[1:2] == ["ConditionalCheckFailed"]:
+                return Created.QUOTA
+            if _CONFLICTS & set(reasons):
+                return Created.CONFLICT
+            raise
+        return Created.DONE
+
+    def take_back(self, notebook: Notebook) -> bool:
+        """Removes a record that is still `requested` and that no replay took over, and its count.
+
+        False if it is not so any more.
+        """
+        try:
+            self._client.transact_write_items(
+                TransactItems=[
+                    {
+                        "Delete": {
+                            "TableName": self._table,
+                            "Key": {"id": {"S": notebook.id}},
+                            "ConditionExpression": "#state = :requested AND attribute_not_exists(replayed)",
+                            "ExpressionAttributeNames": {"#state": "state"},
+                            "ExpressionAttributeValues": {":requested": {"S": "requested"}},
+                        }
+                    },
+                    {
+                        "Update": {
+                            "TableName": self._users_table,
+                            "Key": {"name": {"S": notebook.owner}},
+                            "ConditionExpression": "attribute_exists(#name)",
+                            "UpdateExpression": "DELETE active :notebook, owned :notebook, untold :notebook",
+                            "ExpressionAttributeNames": {"#name": "name"},
+                            "ExpressionAttributeValues": {":notebook": {"SS": [notebook.id]}},
+                        }
+                    },
+                ]
+            )
+        except self._client.exceptions.TransactionCanceledException as error:
+            reasons = [reason.get("Code", "None") for reason in error.response.get("CancellationReasons", [])]
+            if "ConditionalCheckFailed" in reasons:
+                return False
+            raise
+        return True
+
+    def take_over(self, notebook: Notebook) -> bool:
+        """Notes that a replay starts the launch: the record is not taken back any more. False if it was by now."""
+        return self._update_if(
+            notebook.id, "attribute_exists(id)", "SET replayed = :yes", values={":yes": {"BOOL": True}}
+        )
+
+    def page_of(self, owner: str, limit: int, after: Cursor | None) -> tuple[list[Notebook], Cursor | None]:
+        """Notebooks of one owner, newest first, and where the next page begins."""
+        query: dict[str, Any] = {
+            "TableName": self._table,
+            "IndexName": "owner-index",
+            "KeyConditionExpression": "#owner = :owner",
+            "ExpressionAttributeNames": {"#owner": "owner"},
+            "ExpressionAttributeValues": {":owner": {"S": owner}},
+            "ScanIndexForward": False,
+            "Limit": limit,
+        }
+        if after is not None:
+            query["ExclusiveStartKey"] = to_item({"id": after.id, "owner": owner, "created_at": after.created_at})
+        answer = self._client.query(**query)
+        last = answer.get("LastEvaluatedKey")
+        cursor = Cursor(last["id"]["S"], last["created_at"]["S"]) if last else None
+        return [Notebook.from_record(from_item(item)) for item in answer["Items"]], cursor
+
+    def of_instance(self, instance_id: str) -> Waiting | None:
+        """The notebook of an instance, by the index (which lags the table a little)."""
+        answer = self._client.query(
+            TableName=self._table,
+            IndexName="instance_id-index",
+            KeyConditionExpression="instance_id = :instance",
+            ExpressionAttributeValues={":instance": {"S": instance_id}},
+            Limit=1,
+        )
+        for item in answer["Items"]:
+            row = from_item(item)
+            token = row.get("wait_token")
+            return Waiting(str(row["id"]), str(row.get("state")), token if isinstance(token, str) else None)
+        return None
+
+    def begin_deletion(self, notebook: Notebook, now: datetime, look_at: datetime) -> Notebook | None:
+        """From the state that `notebook` shows to `terminating`. None if it is in another by now.
+
+        `look_at`, here and below: when the sweep looks whether it came to its end.
+        """
+        return self._change(
+            notebook.id,
+            "#state = :expected",
+            # What deletes a record must not be overtaken by the day on which it would have expired as a failed one.
+            f"SET #state = :next, {_DUE}, updated_at = :now REMOVE expires_at ADD deletes :one",
+            {
+                ":expected": notebook.state,
+                ":next": "terminating",
+                ":one": 1,
+                ":now": times.to_text(now),
+                **_due(notebook.id, look_at),
+            },
+            names={"#state": "state"},
+        )
+
+    def begin_stop(self, notebook: Notebook, stop: Stop, now: datetime, look_at: datetime) -> Notebook | None:
+        """From `ready` to `stopping`, with the reason; one more of `stops`. None if it is not ready by now."""
+        return self._change(
+            notebook.id,
+            "#state = :expected",
+            f"SET #state = :next, #stop = :stop, {_DUE}, updated_at = :now REMOVE #error ADD stops :one",
+            {
+                ":expected": "ready",
+                ":next": "stopping",
+                ":stop": {"code": stop.code, "reason": stop.reason, "by": stop.by},
+                ":one": 1,
+                ":now": times.to_text(now),
+                **_due(notebook.id, look_at),
+            },
+            names={"#state": "state", "#stop": "stop", "#error": "error"},
+        )
+
+    def begin_start(self, notebook: Notebook, now: datetime, look_at: datetime) -> Started:
+        """From `stopped` to `starting`, one more of `starts` than `notebook` shows, and counted against its owner's
+        quota: all or nothing."""
+        values = {
+            ":stopped": "stopped",
+            ":starting": "starting",
+            ":known": notebook.starts,
+            ":next": notebook.starts + 1,
+            ":now": times.to_text(now),
+            **_due(notebook.id, look_at),
+        }
+        try:
+            self._client.transact_write_items(
+                TransactItems=[
+                    {
+                        "Update": {
+                            "TableName": self._table,
+                            "Key": {"id": {"S": notebook.id}},
+                            "ConditionExpression": "#state = :stopped AND "
+                            + (
+                                "starts = :known"
+                                if notebook.starts
+                                else "(attribute_not_exists(starts) OR starts = :known)"
+                            ),
+                            "UpdateExpression": f"SET #state = :starting, starts = :next, {_DUE}, updated_at = :now "
+                            "REMOVE #error, warned",
+                            "ExpressionAttributeNames": {"#state": "state", "#error": "error"},
+                            "ExpressionAttributeValues": to_item(values),
+                        }
+                    },
+                    {
+                        "Update": {
+                            "TableName": self._users_table,
+                            "Key": {"name": {"S": notebook.owner}},
+                            "ConditionExpression": "attribute_exists(#name) AND #quota > :none AND "
+                            "(attribute_not_exists(active) OR size(active) < #quota OR contains(active, :id))",
+                            "UpdateExpression": "ADD active :notebook"
+                            + (", untold :notebook" if notebook.notify else ""),
+                            "ExpressionAttributeNames": {"#name": "name", "#quota": "quota"},
+                            "ExpressionAttributeValues": {
+                                ":none": {"N": "0"},
+                                ":id": {"S": notebook.id},
+                                ":notebook": {"SS": [notebook.id]},
+                            },
+                        }
+                    },
+                ]
+            )
+        except self._client.exceptions.TransactionCanceledException as error:
+            reasons = [reason.get("Code", "None") for reason in error.response.get("CancellationReasons", [])]
+            if reasons[:1] == ["ConditionalCheckFailed"]:
+                return Started.MOVED
+            if reasons[1:2] == ["ConditionalCheckFailed"]:
+                return Started.QUOTA
+            if _CONFLICTS & set(reasons):
+                return Started.CONFLICT
+            raise
+        return Started.DONE
+
+    def hold(self, notebook: Notebook, until: datetime, now: datetime) -> Notebook | None:
+        """Puts every stop off until then, and has the sweep look at once. None if another state or hold is there."""
+        known = notebook.hold_until
+        return self._change(
+            notebook.id,
+            "#state = :expected AND " + ("hold_until = :known" if known else "attribute_not_exists(hold_until)"),
+            f"SET hold_until = :until, {_DUE}, updated_at = :now REMOVE warned",
+            {
+                ":expected": notebook.state,
+                ":until": times.to_text(until),
+                ":now": times.to_text(now),
+                **({":known": known} if known else {}),
+                **_due(notebook.id, now),
+            },
+            names={"#state": "state"},
+        )
+
+    def count_password(self, notebook: Notebook, now: datetime) -> Notebook | None:
+        """One more of `passwords`. None if it is not ready by now."""
+        return self._change(
+            notebook.id,
+            "#state = :expected",
+            "SET updated_at = :now REMOVE #error ADD passwords :one",
+            {":expected": "ready", ":now": times.to_text(now), ":one": 1},
+            names={"#state": "state", "#error": "error"},
+        )
+
+    def renew_link(self, notebook: Notebook, api_url: str | None, now: datetime) -> Notebook | None:
+        """Ends every link there is, and says where the API is called now. None if the record is gone."""
+        return self._change(
+            notebook.id,
+            "attribute_exists(id)",
+            "SET updated_at = :now" + (", api_url = :url" if api_url else "") + " ADD link_version :one",
+            {":now": times.to_text(now), ":one": 1, **({":url": api_url} if api_url else {})},
+        )
+
+    def look_soon(self, notebook: Notebook, now: datetime) -> bool:
+        """Has the next sweep look at a notebook. False if it is in another state by now."""
+        return self._update_if(
+            notebook.id,
+            "#state = :expected",
+            f"SET {_DUE}",
+            names={"#state": "state"},
+            values=to_item({":expected": notebook.state, **_due(notebook.id, now)}),
+        )
+
+    def set_notification(self, notebook_id: str, channel: str, state: str) -> bool:
+        """Notes what became of a message. False if the record is gone."""
+        return self._update_if(
+            notebook_id,
+            "attribute_exists(id) AND attribute_exists(notifications)",
+            "SET notifications.#channel = :state",
+            names={"#channel": channel},
+            values={":state": to_attribute(state)},
+        )
+
+    def expire(self, notebook: Notebook, at: datetime) -> bool:
+        """Has DynamoDB remove the record some time after `at`. False if it is in another state by now."""
+        return self._update_if(
+            notebook.id,
+            "#state = :expected",
+            "SET expires_at = :at",
+            names={"#state": "state"},
+            values={":expected": {"S": notebook.state}, ":at": {"N": str(int(at.timestamp()))}},
+        )
+
+    def _change(
+        self,
+        notebook_id: str,
+        condition: str,
+        change: str,
+        values: Mapping[str, object],
+        *,
+        names: dict[str, str] | None = None,
+    ) -> Notebook | None:
+        """The record after the change; None if the condition did not hold."""
+        request: dict[str, Any] = {"ExpressionAttributeNames": names} if names else {}
+        try:
+            answer = self._client.update_item(
+                TableName=self._table,
+                Key={"id": {"S": notebook_id}},
+                ConditionExpression=condition,
+                UpdateExpression=change,
+                ExpressionAttributeValues=to_item(values),
+                ReturnValues="ALL_NEW",
+                **request,
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return None
+        return Notebook.from_record(from_item(answer["Attributes"]))
+
+    def _update_if(
+        self,
+        notebook_id: str,
+        condition: str,
+        change: str,
+        *,
+        values: dict[str, Any],
+        names: dict[str, str] | None = None,
+    ) -> bool:
+        request: dict[str, Any] = {"ExpressionAttributeNames": names} if names else {}
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key={"id": {"S": notebook_id}},
+                ConditionExpression=condition,
+                UpdateExpression=change,
+                ExpressionAttributeValues=values,
+                **request,
+            )
+        except self._client.exceptions.ClientError as error:
+            if code_of(error) == _CONDITION:
+                return False
+            raise
+        return True
+
+
+def _due(notebook_id: str, at: datetime) -> dict[str, object]:
+    return {":due": due_shard(notebook_id), ":due_at": times.to_text(at)}

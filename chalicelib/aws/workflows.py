@@ -1,0 +1,98 @@
+"""Step Functions: executions started, and tasks answered by their token."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from chalicelib.aws.faults import as_unavailable
+
+# A late or second answer: the workflow has moved on, and there is nothing left to do.
+_LATE = ("TaskTimedOut", "TaskDoesNotExist", "InvalidToken")
+
+
+@dataclass(frozen=True)
+class Execution:
+    """An execution's `status` (`RUNNING`, `SUCCEEDED`, `FAILED` and so on), and why it failed."""
+
+    status: str
+    error: str | None
+    cause: str | None
+
+
+class Workflows:
+    """Takes a Step Functions client."""
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+
+    def start(self, arn: str, name: str, document: Mapping[str, object]) -> bool:
+        """Starts an execution. False if one of that name runs or ran: starting twice is starting once.
+
+        Raises:
+            Unavailable: it could not be started.
+        """
+        # Sorted, so that the same plan is the same text: Step Functions compares the input of equal names.
+        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
+        with as_unavailable("Step Functions"):
+            try:
+                self._client.start_execution(stateMachineArn=arn, name=name, input=text)
+            except self._client.exceptions.ExecutionAlreadyExists:
+                return False
+        return True
+
+    def exists(self, arn: str, name: str) -> bool:
+        """Whether an execution of that name runs or ran, as far as Step Functions shows it yet.
+
+        Raises:
+            Unavailable: it does not say.
+        """
+        with as_unavailable("Step Functions"):
+            try:
+                self._client.describe_execution(executionArn=_execution(arn, name))
+            except self._client.exceptions.ExecutionDoesNotExist:
+                return False
+        return True
+
+    def look(self, arn: str, name: str) -> Execution | None:
+        """The execution of that name as it stands; None if there is none.
+
+        Raises:
+            Unavailable: Step Functions does not say.
+        """
+        with as_unavailable("Step Functions"):
+            try:
+                found = self._client.describe_execution(executionArn=_execution(arn, name))
+            except self._client.exceptions.ExecutionDoesNotExist:
+                return None
+        return Execution(found["status"], found.get("error"), found.get("cause"))
+
+    def abort(self, arn: str, name: str, error: str, cause: str) -> bool:
+        """Aborts the execution `name` of a state machine. False if there is none; one that has ended stays as it is."""
+        try:
+            self._client.stop_execution(executionArn=_execution(arn, name), error=error, cause=cause)
+        except self._client.exceptions.ExecutionDoesNotExist:
+            return False
+        return True
+
+    def succeed(self, token: str, output: Mapping[str, object]) -> bool:
+        """Ends the waiting task well. False if it no longer waits."""
+        return self._answer(self._client.send_task_success, taskToken=token, output=json.dumps(output))
+
+    def fail(self, token: str, error: str, cause: str) -> bool:
+        """Ends the waiting task with an error. False if it no longer waits."""
+        return self._answer(self._client.send_task_failure, taskToken=token, error=error, cause=cause)
+
+    def _answer(self, call: Any, **arguments: str) -> bool:
+        late = tuple(getattr(self._client.exceptions, name) for name in _LATE)
+        try:
+            call(**arguments)
+        except late:
+            return False
+        return True
+
+
+def _execution(arn: str, name: str) -> str:
+    return f"{arn.replace(':stateMachine:', ':execution:')}:{name}"

@@ -1,0 +1,519 @@
+"""The messages to a notebook's owner: plain text for email, blocks for Slack. Never a password."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any
+
+from chalicelib import links, times
+from chalicelib.costs import disk_month, last_run
+from chalicelib.errors import NodError
+from chalicelib.idle_words import Words
+from chalicelib.model import SLACK, Notebook, User
+from chalicelib.prices import Catalogue
+from chalicelib.views import NotebookView
+
+KINDS = (
+    "ready",
+    "started",
+    "stopped",
+    "failed",
+    "terminated",
+    "start_failed",
+    "stop_failed",
+    "password_failed",
+    "warned",
+    "silent",
+    "limit_near",
+)
+"""Messages about one notebook."""
+DISKS, ORPHAN = "disks", "orphan"
+"""Messages about several notebooks, or about what belongs to none."""
+REPEATED = frozenset({"warned", "silent", "limit_near"})
+"""What the sweep itself tells again while it is true: nobody else catches up on it."""
+
+# SNS: fewer than 100 ASCII characters, beginning with a letter, number or punctuation mark.
+_LONGEST_SUBJECT = 99
+_WIDTH = 79
+
+
+@dataclass(frozen=True)
+class Button:
+    """A link that leads to a page with one button."""
+
+    text: str
+    url: str
+
+
+@dataclass(frozen=True)
+class Message:
+    """A message as the topic gets it.
+
+    `paragraphs` begin with four spaces where they are to stay on a line of their own; `channels` are those that are to
+    deliver it; `notebook` is None where it is not about one.
+    """
+
+    owner: str
+    kind: str
+    channels: tuple[str, ...]
+    subject: str
+    paragraphs: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...] = ()
+    buttons: tuple[Button, ...] = ()
+    notebook: NotebookView | None = None
+
+    @property
+    def text(self) -> str:
+        """The whole as plain text, for email."""
+        parts = [f"Hello {self.owner},", *(_wrap(paragraph) for paragraph in self.paragraphs)]
+        parts += [f"{button.text}:\n\n    {button.url}" for button in self.buttons]
+        width = max((len(name) for name, _ in self.facts), default=0)
+        parts.append("\n".join(_fact(name, value, width) for name, value in self.facts))
+        return "\n\n".join(part for part in parts if part) + "\n"
+
+    def for_lambda(self) -> dict[str, object]:
+        """What the function behind the topic gets (docs/contracts.md)."""
+        return {
+            "id": self.notebook.id if self.notebook else None,
+            "owner": self.owner,
+            "kind": self.kind,
+            "channels": [channel for channel in self.channels if channel.startswith(SLACK)],
+            "subject": self.subject,
+            "text": self.text,
+            "paragraphs": list(self.paragraphs),
+            "facts": [list(fact) for fact in self.facts],
+            "buttons": [asdict(button) for button in self.buttons],
+            "notebook": asdict(self.notebook) if self.notebook else None,
+        }
+
+
+@dataclass(frozen=True)
+class About:
+    """What a message about a notebook is made of. `reason`: why it stays or will stop, a sentence without its stop;
+    `minute`: how long a minute of limits lasts (Settings.minute)."""
+
+    notebook: Notebook
+    owner: User | None = field(repr=False)
+    view: NotebookView
+    prices: Catalogue
+    region: str
+    now: datetime
+    minute: timedelta = timedelta(minutes=1)
+    reason: str | None = None
+
+
+def due(notebook: Notebook) -> str | None:
+    """The kind that tells of the state that a notebook has come to. None while it is on the way to another."""
+    error = notebook.error.code if notebook.error else None
+    if notebook.state in ("failed", "terminated"):
+        return notebook.state
+    if notebook.state == "stopped":
+        return "start_failed" if error else "stopped"
+    if notebook.state != "ready":
+        return None
+    if error:
+        return "stop_failed" if error == "stop_failed" else "password_failed"
+    return answers_again(notebook)
+
+
+def answers_again(notebook: Notebook) -> str:
+    """The kind that has the link: of its first run, or of a later one."""
+    return "started" if notebook.runs or notebook.starts else "ready"
+
+
+def compose(kind: str, about: About, channels: Sequence[str]) -> Message:
+    """The message of one kind about a notebook.
+
+    Raises:
+        NodError: there is no such kind.
+    """
+    made = _COMPOSERS.get(kind)
+    if made is None:
+        raise NodError(f"There is no message about a notebook of the kind {kind!r}, only {', '.join(KINDS)}.")
+    subject, paragraphs, facts, buttons = made(_Words(about))
+    view = about.view
+    return Message(
+        owner=view.owner,
+        kind=kind,
+        channels=tuple(channels),
+        subject=subject[:_LONGEST_SUBJECT],
+        paragraphs=tuple(paragraphs),
+        facts=(*facts, ("Notebook", view.id)),
+        buttons=tuple(buttons),
+        notebook=view,
+    )
+
+
+def disks(owner: User, notebooks: Sequence[Notebook], prices: Catalogue, region: str, now: datetime) -> Message:
+    """What the disks of a user's stopped notebooks cost: once a month, so that nobody forgets them."""
+    costs = [disk_month(notebook, prices, region) for notebook in notebooks]
+    known = [cost for cost in costs if cost is not None]
+    total = _money(sum(known, Decimal(0)), prices.currency) if len(known) == len(costs) else None
+    count = "One stopped notebook keeps its disk" if len(costs) == 1 else f"{len(costs)} stopped notebooks keep disks"
+    words = Words(now)
+    facts = [
+        (
+            notebook.name,
+            f"{notebook.volume_gib} GiB, {_money(cost, prices.currency)} a month"
+            + (f", stopped {words.time(at)}" if (at := times.from_text(notebook.stopped_at)) else "")
+            + f"; nod delete {notebook.id}",
+        )
+        for notebook, cost in zip(notebooks, costs, strict=True)
+    ]
+    return Message(
+        owner=owner.name,
+        kind=DISKS,
+        channels=owner.channels,
+        subject=f"{count}, which costs {total} a month"[:_LONGEST_SUBJECT] if total else count,
+        paragraphs=(
+            f"{count}. A disk costs by its size, used or not: "
+            + (f"{total} a month in all (list price, before tax)." if total else "its price here is not known."),
+            "Everything on them is kept until you delete the notebook. What you need no more, delete:",
+        ),
+        facts=tuple(facts),
+    )
+
+
+def orphan(owner: User, kind: str, identifier: str, plan: str) -> Message:
+    """Something of the user's in AWS that no notebook knows. `plan`: what will happen and when, a sentence."""
+    return Message(
+        owner=owner.name,
+        kind=ORPHAN,
+        channels=owner.channels,
+        subject=f"The {kind} {identifier} belongs to no notebook"[:_LONGEST_SUBJECT],
+        paragraphs=(
+            f"in AWS there is the {kind} {identifier} in your name, and no notebook that it belongs to. It costs, and "
+            "nobody can reach it through this service.",
+            plan,
+            "If it holds something you need, tell who runs this deployment before then.",
+        ),
+    )
+
+
+def blocks(message: Mapping[str, Any]) -> list[dict[str, object]]:
+    """Slack's Block Kit for what `Message.for_lambda` made: a heading, what happened, the links, the facts."""
+    found: list[dict[str, object]] = [
+        {"type": "header", "text": {"type": "plain_text", "text": str(message["subject"])[:150]}}
+    ]
+    found.extend(_section(_paragraph(text)) for text in message["paragraphs"])
+    if message["buttons"]:
+        # Links, no Slack buttons: those would ask this service to answer Slack.
+        shown = (f"<{_slack(button['url'])}|{_slack(button['text'])}>" for button in message["buttons"])
+        found.append(_section("   ·   ".join(shown)))
+    # Slack shows at most ten fields a section.
+    facts = [(str(name), str(value)) for name, value in message["facts"]]
+    found.extend(_fields(*facts[start : start + 10]) for start in range(0, min(len(facts), 200), 10))
+    return found
+
+
+def slack_text(message: Mapping[str, Any]) -> str:
+    """The plain text of `Message.for_lambda`, for where Slack shows no blocks. It reads mentions there too."""
+    return _slack(message["text"])
+
+
+_Content = tuple[str, list[str], list[tuple[str, str]], list[Button]]
+
+
+class _Words:
+    """The parts of which the messages about a notebook are made."""
+
+    def __init__(self, about: About) -> None:
+        self.about = about
+        self.view = about.view
+        self.name = about.view.name
+        self.now = about.now
+        self._words = Words(about.now)
+
+    def time(self, moment: datetime) -> str:
+        """`14:35 UTC`, with the day when it is another."""
+        return self._words.time(moment)
+
+    def at(self, moment: datetime) -> str:
+        """`14:35 UTC (in about 10 minutes)`."""
+        return f"{self._words.time(moment)} ({ahead(moment - self.now)})"
+
+    def stops_at(self) -> datetime | None:
+        """The stop that was warned of, or what is known of it."""
+        warned = self.about.notebook.warned
+        return times.from_text(warned.stops_at if warned else None) or times.from_text(self.view.stops_at)
+
+    def price(self) -> tuple[str, str]:
+        per_hour = self.view.cost.per_hour
+        if per_hour is None:
+            return "Price", "not known for this type and region"
+        return (
+            "Price",
+            f"{per_hour:.4f} {self.view.cost.currency} an hour (list price with disk and address, before tax)",
+        )
+
+    def machine(self) -> tuple[str, str]:
+        type_ = self.about.prices.types.get(self.view.instance_type)
+        size = f" ({type_.vcpus} vCPU, {type_.memory_gib} GiB memory)" if type_ else ""
+        return "Machine", f"{self.view.instance_type}{size}, {self.view.volume_gib} GiB disk, {self.about.region}"
+
+    def stops(self) -> tuple[str, str]:
+        """What ends this run by itself."""
+        said = f"by itself, after {self.view.idle_minutes} minutes without use; you are told before"
+        started = times.from_text(self.view.run_started_at)
+        if self.view.max_hours is None:
+            return "Stops", said
+        hours = f"{self.view.max_hours} hours"
+        if started is None:
+            return "Stops", f"{said}; and {hours} after its start, used or not"
+        ends = started + 60 * self.view.max_hours * self.about.minute
+        return "Stops", f"{said}; and {self.at(ends)}, {hours} after its start, used or not"
+
+    def certificate(self) -> list[str]:
+        return [
+            "Your browser will warn you once: the certificate is the notebook's own. Look at the certificate in the "
+            "warning before you go on. Its SHA-256 fingerprint has to be",
+            f"    {self.view.certificate_sha256 or '(not known)'}",
+        ]
+
+    def address(self) -> str:
+        return f"    {self.view.url or '(its address is not known; see: nod show ' + self.view.id + ')'}"
+
+    def life(self, text: str, query: str = "") -> list[Button]:
+        """A button with the link for life."""
+        return [Button(text, self.view.link + query)] if self.view.link else []
+
+    def acting(self) -> list[Button]:
+        """What one may want who is told of a stop."""
+        owner, notebook, until = self.about.owner, self.about.notebook, self.stops_at()
+        if owner is None:
+            return []
+        found = [
+            (text, links.action_link(owner.secret, action, notebook, self.now, until))
+            for text, action in (
+                (f"Keep it {links.extend_hours(owner)} hours", links.EXTEND),
+                ("Stop it now", links.STOP),
+            )
+        ]
+        return [Button(text, url) for text, url in found if url]
+
+    def why(self) -> str:
+        warned = self.about.notebook.warned
+        return (warned.reason if warned else None) or self.about.reason or "no reason is known"
+
+    def error(self) -> str:
+        return self.view.error.message if self.view.error else "No reason is known."
+
+    def code(self) -> tuple[str, str]:
+        return "Code", self.view.error.code if self.view.error else "unknown"
+
+    def run_cost(self) -> tuple[str, str]:
+        cost = last_run(self.about.notebook, self.about.prices, self.about.region, self.now)
+        if cost is None:
+            return "This run", "its cost is not known"
+        return "This run", f"cost about {_money(cost, self.view.cost.currency)} (list price, before tax)"
+
+    def disk(self) -> tuple[str, str]:
+        cost = disk_month(self.about.notebook, self.about.prices, self.about.region)
+        if cost is None:
+            return "Disk", f"{self.view.volume_gib} GiB; its price here is not known"
+        return "Disk", f"{self.view.volume_gib} GiB, kept for {_money(cost, self.view.cost.currency)} a month"
+
+    def wake(self) -> list[Button]:
+        return self.life("Wake it, at any time")
+
+
+def _ready(words: _Words) -> _Content:
+    paragraphs = [
+        f'your notebook "{words.name}" is ready:',
+        words.address(),
+        "Log in with the password that was shown, or that you chose, when you asked for the notebook. No message ever "
+        "holds it.",
+        *words.certificate(),
+        f"To keep it longer: nod extend {words.view.id} HOURS. To stop it: nod stop {words.view.id}. To remove it with "
+        f"its disk: nod delete {words.view.id}",
+    ]
+    buttons = [
+        *words.life("Its link for life, which also wakes it"),
+        *words.life("Keep it longer, or stop it", "&stay=1"),
+    ]
+    return f"Notebook {words.name} is ready", paragraphs, [words.machine(), words.price(), words.stops()], buttons
+
+
+def _started(words: _Words) -> _Content:
+    paragraphs = [
+        f'your notebook "{words.name}" runs again, with everything on its disk:',
+        words.address(),
+        "Its address is new after each start, and its certificate with it. " + words.certificate()[0],
+        words.certificate()[1],
+    ]
+    buttons = [*words.life("Its link for life"), *words.life("Keep it longer, or stop it", "&stay=1")]
+    return f"Notebook {words.name} runs again", paragraphs, [words.machine(), words.price(), words.stops()], buttons
+
+
+def _stopped(words: _Words) -> _Content:
+    stop = words.view.stop
+    at = times.from_text(words.view.stopped_at)
+    when = f" {words.time(at)}" if at else ""
+    paragraphs = [
+        f'your notebook "{words.name}" has stopped{when}: {stop.reason if stop else "no reason is known"}.',
+        "Everything on its disk is kept: your files and what you installed. What ran has ended: kernels, terminals, "
+        "and what was only in memory.",
+        f"It is there again about a minute after you wake it (nod start {words.view.id}). To remove it with its disk: "
+        f"nod delete {words.view.id}",
+    ]
+    return f"Notebook {words.name} has stopped", paragraphs, [words.run_cost(), words.disk()], words.wake()
+
+
+def _warned(words: _Words) -> _Content:
+    at = words.stops_at()
+    paragraphs = [
+        f'your notebook "{words.name}" will stop {words.at(at) if at else "soon"} if nobody uses it: {words.why()}.',
+        "Use it, and it stays. When it stops, its disk is kept, but what runs ends.",
+    ]
+    subject = f"Notebook {words.name} will stop {words.time(at) if at else 'soon'}"
+    return subject, paragraphs, [words.price()], [*words.acting(), *words.life("Open it")]
+
+
+def _silent(words: _Words) -> _Content:
+    at = words.stops_at()
+    paragraphs = [
+        f'your notebook "{words.name}" is not heard of: {words.why()}.',
+        f"Unless it is heard of again, it will stop {words.at(at) if at else 'in some hours'}. Its disk is kept then. "
+        "Open it to see whether it still answers. If it does not, stop it and start it again.",
+    ]
+    return (
+        f"Notebook {words.name} is not heard of",
+        paragraphs,
+        [words.price()],
+        [*words.acting(), *words.life("Open it")],
+    )
+
+
+def _limit_near(words: _Words) -> _Content:
+    at = words.stops_at()
+    paragraphs = [
+        f'your notebook "{words.name}" will stop {words.at(at) if at else "soon"}, used or not: {words.why()}.',
+        "When it stops, its disk is kept, but what runs ends. If that is too early, keep it longer.",
+    ]
+    subject = f"Notebook {words.name} reaches its limit {words.time(at) if at else 'soon'}"
+    return subject, paragraphs, [words.price()], [*words.acting(), *words.life("Open it")]
+
+
+def _failed(words: _Words) -> _Content:
+    paragraphs = [f'your notebook "{words.name}" failed.', words.error()]
+    return f"Notebook {words.name} failed", paragraphs, [words.code()], []
+
+
+def _start_failed(words: _Words) -> _Content:
+    paragraphs = [
+        f'your notebook "{words.name}" could not be started. It stays stopped, and its disk is untouched.',
+        words.error(),
+    ]
+    return (
+        f"Notebook {words.name} could not be started",
+        paragraphs,
+        [words.code(), words.disk()],
+        words.life("Try again"),
+    )
+
+
+def _stop_failed(words: _Words) -> _Content:
+    paragraphs = [f'your notebook "{words.name}" could not be stopped. It runs on, and costs.', words.error()]
+    return (
+        f"Notebook {words.name} could not be stopped",
+        paragraphs,
+        [words.code(), words.price()],
+        words.life("Try again", "&stay=1"),
+    )
+
+
+def _password_failed(words: _Words) -> _Content:
+    paragraphs = [
+        f'the new password of your notebook "{words.name}" could not be set. The one before still holds.',
+        words.error(),
+    ]
+    return f"Notebook {words.name}: the password was not changed", paragraphs, [words.code()], words.life("Open it")
+
+
+def _terminated(words: _Words) -> _Content:
+    so_far, currency = words.view.cost.so_far, words.view.cost.currency
+    paragraphs = [
+        f'your notebook "{words.name}" is deleted. Its machine and its disk are removed, and cost nothing any more.'
+    ]
+    if so_far is not None:
+        paragraphs.append(f"In all it cost about {so_far:.2f} {currency} (list price, before tax).")
+    return f"Notebook {words.name} is deleted", paragraphs, [], []
+
+
+_COMPOSERS = {
+    "ready": _ready,
+    "started": _started,
+    "stopped": _stopped,
+    "failed": _failed,
+    "terminated": _terminated,
+    "start_failed": _start_failed,
+    "stop_failed": _stop_failed,
+    "password_failed": _password_failed,
+    "warned": _warned,
+    "silent": _silent,
+    "limit_near": _limit_near,
+}
+
+
+def ahead(span: timedelta) -> str:
+    """How far away a moment is, in words: `in about 10 minutes`."""
+    minutes = round(span.total_seconds() / 60)
+    if minutes < 1:
+        return "in less than a minute" if span > timedelta(0) else "now"
+    if minutes < 100:
+        return f"in about {minutes} minute{'s' if minutes > 1 else ''}"
+    hours = round(minutes / 60)
+    return f"in about {hours} hours" if hours < 48 else f"in about {round(hours / 24)} days"
+
+
+def _money(amount: Decimal | None, currency: str) -> str:
+    return "an unknown price" if amount is None else f"{amount:.2f} {currency}"
+
+
+def _fact(name: str, value: str, width: int) -> str:
+    lines = _wrap(value, _WIDTH - width - 2).splitlines()
+    return "\n".join(f"{name if not index else '':{width}}  {line}" for index, line in enumerate(lines))
+
+
+def _wrap(text: str, width: int = _WIDTH) -> str:
+    if text.startswith("    "):
+        return text
+    lines, line = [], ""
+    for word in text.split():
+        if line and len(line) + 1 + len(word) > width:
+            lines.append(line)
+            line = word
+        else:
+            line = f"{line} {word}".strip()
+    return "\n".join([*lines, line])
+
+
+def _paragraph(text: str) -> str:
+    if not text.startswith("    "):
+        return _slack(text)[:2900]
+    bare = text.strip()
+    return f"<{_slack(bare)}>" if bare.startswith("https://") else f"`{_slack(bare)}`"
+
+
+def _section(text: str) -> dict[str, object]:
+    return {"type": "section", "text": _mrkdwn(text)}
+
+
+def _fields(*pairs: tuple[str, str]) -> dict[str, object]:
+    return {
+        "type": "section",
+        "fields": [_mrkdwn(f"*{_slack(name)}*\n{_slack(value)}"[:1900]) for name, value in pairs],
+    }
+
+
+def _mrkdwn(text: str) -> dict[str, object]:
+    """Verbatim: else Slack makes links and mentions of bare addresses and @channel, which a machine may have said."""
+    return {"type": "mrkdwn", "text": text, "verbatim": True}
+
+
+def _slack(text: object) -> str:
+    """Slack's three escapes; without them a name could make a link or call a channel."""
+    return str(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")

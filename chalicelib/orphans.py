@@ -1,0 +1,135 @@
+"""What becomes of a resource of the deployment that belongs to no notebook: it is noted, told, stopped, removed.
+
+Nothing is done at first sight, and nothing at all when much seems to have no owner: then it is the records that are
+missing, and removing machines would make a lost table the loss of everybody's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from chalicelib import rows, times
+from chalicelib.model import Notebook
+
+INSTANCE, VOLUME, ADDRESS, GROUP = "instance", "volume", "address", "security group"
+NOTE, WAIT, TELL, STOP, REMOVE = "note", "wait", "tell", "stop", "remove"
+
+_OVER = ("terminated", "failed")
+_BEGINNING = ("requested", "launching")
+
+
+@dataclass(frozen=True)
+class Resource:
+    """A resource that bears the deployment's tag. `notebook`, `owner`: its other tags. `running`: costs by the hour."""
+
+    kind: str
+    id: str
+    notebook: str | None
+    owner: str | None
+    created_at: datetime | None
+    running: bool = False
+
+    @property
+    def key(self) -> str:
+        """Of its row in the table `sweeps`."""
+        return f"orphan#{self.id}"
+
+
+@dataclass(frozen=True)
+class Known:
+    """What earlier looks left in the table `sweeps`."""
+
+    first_seen_at: datetime
+    seen_at: datetime
+    told_at: datetime | None = None
+    stopped_at: datetime | None = None
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, object]) -> Known | None:
+        """None where there is no such row, or one without its times."""
+        first, seen, told, stopped = (
+            times.from_text(rows.text(record, key)) for key in ("first_seen_at", "seen_at", "told_at", "stopped_at")
+        )
+        return cls(first, seen, told, stopped) if first and seen else None
+
+    def to_record(self) -> dict[str, object]:
+        """The row without its key."""
+        found = {
+            "first_seen_at": self.first_seen_at,
+            "seen_at": self.seen_at,
+            "told_at": self.told_at,
+            "stopped_at": self.stopped_at,
+        }
+        return {key: times.to_text(moment) for key, moment in found.items() if moment is not None}
+
+
+@dataclass(frozen=True)
+class Rules:
+    """In minutes that last `minute` each."""
+
+    minute: timedelta = timedelta(minutes=1)
+    grace: int = 60
+    """From the first sight to the message, and from the message to the stop."""
+    removal: int = 7 * 24 * 60
+    """From the message to the removal."""
+    forgotten: int = 180
+    """Not seen without an owner for so long, it had one meanwhile: its time begins anew."""
+    few: int = 3
+    share: float = 0.1
+    """More than both without an owner: the records are missing, not the owners."""
+
+    def minutes(self, count: int) -> timedelta:
+        """So many of its minutes."""
+        return count * self.minute
+
+
+def is_orphan(resource: Resource, notebook: Notebook | None) -> bool:
+    """Whether nobody answers for it. `notebook`: the record that its tag names, None where there is none."""
+    if notebook is None or notebook.state in _OVER:
+        return True
+    if resource.kind != INSTANCE or notebook.instance_id is None or notebook.state in _BEGINNING:
+        # What is being made is in the record only at its end.
+        return False
+    return notebook.instance_id != resource.id
+
+
+def too_many(orphans: int, looked_at: int, rules: Rules) -> bool:
+    """Whether so many have no owner that it must be the records that are missing."""
+    return orphans > rules.few and orphans > rules.share * looked_at
+
+
+def seen(known: Known | None, now: datetime, rules: Rules) -> Known:
+    """What is known after a look at `now` that found it without an owner."""
+    if known is None or now - known.seen_at > rules.minutes(rules.forgotten):
+        return Known(now, now)
+    return replace(known, seen_at=max(now, known.seen_at))
+
+
+def decide(resource: Resource, known: Known, rules: Rules, now: datetime) -> str:
+    """What to do now: NOTE or WAIT (nothing), TELL, STOP, REMOVE."""
+    grace = rules.minutes(rules.grace)
+    if now - known.first_seen_at < grace or (resource.created_at is not None and now - resource.created_at < grace):
+        return NOTE
+    if known.told_at is None:
+        return TELL
+    if now - known.told_at >= rules.minutes(rules.removal):
+        return REMOVE
+    if resource.running and now - known.told_at >= grace:
+        return STOP
+    return WAIT
+
+
+def plan(resource: Resource, rules: Rules, now: datetime) -> str:
+    """What will happen after it was told at `now`, in a sentence."""
+    words = {INSTANCE: "terminated, and its disk deleted", ADDRESS: "released"}.get(resource.kind, "deleted")
+    removal = f"{now + rules.minutes(rules.removal):%Y-%m-%d %H:%M} UTC"
+    if resource.running:
+        return f"It will be stopped at {now + rules.minutes(rules.grace):%Y-%m-%d %H:%M} UTC, and {words} at {removal}."
+    return f"It will be {words} at {removal}."
+
+
+def notebooks_of(resources: Iterable[Resource]) -> set[str]:
+    """The ids that their tags name."""
+    return {resource.notebook for resource in resources if resource.notebook}

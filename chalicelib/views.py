@@ -1,0 +1,196 @@
+"""What the API answers: the notebook as GET shows it, and what stands around it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+
+from chalicelib import rows, times
+from chalicelib.costs import Cost, cost, run_started
+from chalicelib.idleness import Shown
+from chalicelib.model import STEPS, Failure, Notebook, Stop
+from chalicelib.prices import Catalogue
+
+_RUNNING = frozenset({"launching", "ready", "stopping"})
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the launch. `state`: waiting, running, done or failed."""
+
+    name: str
+    state: str
+    started_at: str | None
+    finished_at: str | None
+    detail: str | None = None
+
+
+@dataclass(frozen=True)
+class Notification:
+    """A channel and what became of the last message to it: pending, unconfirmed, sent or failed."""
+
+    channel: str
+    state: str
+
+
+@dataclass(frozen=True)
+class NotebookView:
+    """The notebook as GET shows it. null: not known, or not so in this state."""
+
+    id: str
+    owner: str
+    name: str
+    state: str
+    steps: list[Step]
+    url: str | None
+    link: str | None
+    certificate_sha256: str | None
+    instance_type: str
+    instance_id: str | None
+    address: str | None
+    volume_gib: int
+    idle_minutes: int
+    max_hours: int | None
+    environment: str
+    created_at: str
+    ready_at: str | None
+    run_started_at: str | None
+    last_active_at: str | None
+    last_activity: str | None
+    stops_at: str | None
+    hold_until: str | None
+    stopped_at: str | None
+    stop: Stop | None
+    cost: Cost
+    notifications: list[Notification]
+    error: Failure | None
+
+    @classmethod
+    def of(
+        cls,
+        notebook: Notebook,
+        prices: Catalogue,
+        region: str,
+        now: datetime,
+        *,
+        link: str | None = None,
+        shown: Shown | None = None,
+    ) -> NotebookView:
+        """The public side of a record at `now`.
+
+        `link` is the link for life, which takes the owner's secret to make, `shown` what the rule of idleness tells
+        of its use, which takes the heartbeat; without them they are null. Why and when it stopped is told until it
+        runs again, and how long it is held while that lies ahead.
+        """
+        down = notebook.state in ("stopped", "starting")
+        return cls(
+            id=notebook.id,
+            owner=notebook.owner,
+            name=notebook.name,
+            state=notebook.state,
+            steps=[_step(notebook, name) for name in STEPS],
+            url=notebook.url,
+            link=link,
+            certificate_sha256=notebook.certificate_sha256,
+            instance_type=notebook.instance_type,
+            instance_id=notebook.instance_id,
+            address=notebook.address,
+            volume_gib=notebook.volume_gib,
+            idle_minutes=notebook.idle_minutes,
+            max_hours=notebook.max_hours,
+            environment=notebook.environment,
+            created_at=notebook.created_at,
+            ready_at=notebook.ready_at,
+            run_started_at=_time(run_started(notebook)) if notebook.state in _RUNNING else None,
+            last_active_at=_time(shown.last_active_at) if shown else None,
+            last_activity=shown.last_activity if shown else None,
+            stops_at=_time(shown.stops_at) if shown else None,
+            hold_until=_ahead(notebook.hold_until, now),
+            stopped_at=notebook.stopped_at if down else None,
+            stop=notebook.stop if down or notebook.state == "stopping" else None,
+            cost=cost(notebook, prices, region, now),
+            notifications=[
+                Notification(channel, notebook.notifications[channel]) for channel in sorted(notebook.notifications)
+            ],
+            error=notebook.error,
+        )
+
+
+@dataclass(frozen=True)
+class LaunchedView(NotebookView):
+    """The answer to POST /notebooks and …/password: the notebook, and what is said only then."""
+
+    password: str | None = field(repr=False)
+    """The password that was made, this once; null if you gave one, and in a replay."""
+    message: str
+    warnings: list[str]
+
+    @classmethod
+    def of_view(cls, view: NotebookView, password: str | None, message: str, warnings: list[str]) -> LaunchedView:
+        """The notebook as `view` shows it, with the rest."""
+        parts = {entry.name: getattr(view, entry.name) for entry in fields(view)}
+        return cls(**parts, password=password, message=message, warnings=warnings)
+
+
+@dataclass(frozen=True)
+class NotebookList:
+    """One page, newest first. `next` goes into the next request; null at the end."""
+
+    notebooks: list[NotebookView]
+    next: str | None
+
+
+@dataclass(frozen=True)
+class Health:
+    """`status` is always `ok`: a deployment that cannot answer does not answer."""
+
+    status: str
+    version: str
+    stage: str
+
+
+@dataclass(frozen=True)
+class Event:
+    """One decision about a notebook, or what someone did to it. `by`: a user, `sweep`, `monitor` or `outside`.
+
+    `signals` are what it was decided by: `ages` of what was last active (seconds), `facts`, limits.
+    """
+
+    at: str
+    action: str
+    code: str
+    by: str | None
+    reason: str | None
+    stops_at: str | None
+    signals: dict[str, object]
+
+
+@dataclass(frozen=True)
+class EventList:
+    """One page, newest first. `next` goes into the next request; null at the end."""
+
+    events: list[Event]
+    next: str | None
+
+
+def _time(moment: datetime | None) -> str | None:
+    return times.to_text(moment) if moment is not None else None
+
+
+def _ahead(text: str | None, now: datetime) -> str | None:
+    moment = times.from_text(text)
+    return text if moment is not None and moment > now else None
+
+
+def _step(notebook: Notebook, name: str) -> Step:
+    entry = notebook.steps.get(name, {})
+    started, finished, failed = (rows.text(entry, key) for key in ("started_at", "finished_at", "failed_at"))
+    if finished is not None:
+        state = "done"
+    elif failed is not None or (started is not None and notebook.state == "failed"):
+        state = "failed"
+    elif started is not None and notebook.state in ("requested", "launching"):
+        state = "running"
+    else:
+        state = "waiting" if started is None else "failed"
+    return Step(name, state, started, finished or failed, rows.text(entry, "detail"))

@@ -1,0 +1,114 @@
+"""`python -m deploy`: package, deploy, destroy, picture. What `make` runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import boto3
+from botocore.exceptions import BotoCoreError, ClientError
+
+from deploy import inputs, picture
+from deploy.deployment import deploy
+from deploy.destroy import destroy
+from deploy.errors import DeployError
+from deploy.package import ROOT, package
+
+PACKAGE = ROOT / "build" / "package"
+PICTURE = ROOT / "docs" / "architecture.svg"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command. Exit code: 0 done, 1 not done, 2 not understood, 130 interrupted."""
+    options = _parser().parse_args(arguments)
+    try:
+        _run(options)
+    except DeployError as error:
+        print(error, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\nInterrupted. What CloudFormation has begun goes on; run this again to see.", file=sys.stderr)
+        return 130
+    except (BotoCoreError, ClientError) as error:
+        print(f"AWS refuses or does not answer: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
+    if options.command == "picture":
+        PICTURE.write_text(picture.of_checkout(), encoding="utf-8")
+        return
+    stage = inputs.stage(options.stage)
+    if options.command == "destroy":
+        destroy(_session(), options.region, stage, options.force, sleep=time.sleep, say=_say)
+        return
+    cidrs = inputs.cidrs(options.cidr, options.open_to_the_world)
+    if options.command == "package":
+        path = package(stage, cidrs or (), Path(options.folder))
+        print(f"{path}; port 8888 for {', '.join(cidrs or ()) or 'nobody (say CIDR=…)'}")
+        return
+    wishes = inputs.Wishes(
+        stage,
+        cidrs,
+        inputs.subnets(options.subnets),
+        inputs.parameters(
+            operators_email=options.operators_email,
+            installer_url=options.installer_url,
+            installer_sha256=options.installer_sha256,
+            key_name=options.key_name,
+            slack_origin=options.slack_origin,
+            instance_types=options.instance_types,
+        ),
+    )
+    deploy(_session(), options.region, wishes, Path(options.folder), sleep=time.sleep, say=_say)
+
+
+def _say(line: str) -> None:
+    # At once, also into a pipe: a deployment takes minutes.
+    print(line, flush=True)
+
+
+def _session() -> boto3.Session:
+    try:
+        return boto3.Session()
+    except BotoCoreError as error:
+        # AWS_PROFILE names a profile that is not there.
+        raise DeployError(f"The AWS configuration cannot be used: {error}") from error
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m deploy", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, words in (
+        ("package", "template and code into build/package"),
+        ("deploy", "create or update the deployment"),
+        ("destroy", "take the deployment away"),
+        ("picture", "draw docs/architecture.svg"),
+    ):
+        command = commands.add_parser(name, help=words)
+        if name != "picture":
+            command.add_argument("--stage", default="", help="its name")
+        if name in ("deploy", "destroy"):
+            command.add_argument("--region", default="", help="else that of the AWS configuration")
+        if name in ("package", "deploy"):
+            command.add_argument("--folder", default=str(PACKAGE))
+            command.add_argument("--cidr", default="", help="blocks that may open a notebook, comma separated")
+            command.add_argument("--open-to-the-world", default="", help="`yes`: blocks wider than /8 are meant")
+        if name == "deploy":
+            command.add_argument("--subnets", default="", help="public subnets, else those of the default VPC")
+            command.add_argument(
+                "--instance-types", default="", help="what any notebook may have, such as t3.*,m5.large"
+            )
+            for option in ("operators-email", "installer-url", "installer-sha256", "key-name", "slack-origin"):
+                command.add_argument(f"--{option}", default="")
+        if name == "destroy":
+            command.add_argument("--force", default="")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

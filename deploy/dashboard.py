@@ -1,0 +1,172 @@
+"""The CloudWatch dashboard: what AWS counts by itself, and queries over the functions' own log lines.
+
+Queries instead of metrics of our own: a metric bills every hour that it has a value, a query when somebody looks.
+The lines (`message` and its fields): of tell_owner `owner told` with `kind`, for `ready` `seconds` by step and from
+request to link (`launch`), for `stopped` `code`; of explain_failure `launch failed` with `code`; of reconcile, once an
+hour, `running` with `notebooks`, `usd_per_hour`, `overdue`; of the sweep `swept` with its `counts`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+WIDTH = 24
+STEPS = (
+    "create_instance",
+    "start_instance",
+    "prepare_instance",
+    "install_anaconda",
+    "configure_tls",
+    "start_monitor",
+    "configure_notebook",
+)
+# The line comes at even times, so the mean of a day times its hours is what ran; of today, what it comes to if it goes
+# on so.
+_RUNNING = (
+    "filter message = 'running' | stats avg(notebooks) * 24 as running_hours, avg(usd_per_hour) * 24 as dollars "
+    "by bin(1d)"
+)
+
+
+def add(template: dict[str, Any]) -> None:
+    """Add the dashboard, with every function and state machine that the template has."""
+    template["Resources"]["Dashboard"] = {
+        "Type": "AWS::CloudWatch::Dashboard",
+        "Properties": {
+            "DashboardName": {"Fn::Sub": "nod-${Stage}"},
+            "DashboardBody": {"Fn::Sub": json.dumps({"widgets": _placed(_widgets(template))})},
+        },
+    }
+
+
+def _widgets(template: Mapping[str, Any]) -> list[dict[str, Any]]:
+    kinds = {name: resource["Type"] for name, resource in template["Resources"].items()}
+    functions = sorted(name for name, kind in kinds.items() if kind == "AWS::Serverless::Function")
+    machines = sorted(name for name, kind in kinds.items() if kind == "AWS::Serverless::StateMachine")
+    tables = sorted(name for name, kind in kinds.items() if kind == "AWS::DynamoDB::Table")
+    queues = sorted(name for name, kind in kinds.items() if kind == "AWS::SQS::Queue")
+    alarms = sorted(name for name, kind in kinds.items() if kind == "AWS::CloudWatch::Alarm")
+    means = ", ".join(f"avg(seconds.{step}) as {step}" for step in STEPS)
+    return [
+        {
+            "type": "alarm",
+            "properties": {"title": "Alarms", "alarms": [f"${{{name}.Arn}}" for name in alarms]},
+        },
+        _query(
+            "Launches a day: ready",
+            "TellOwner",
+            "filter message = 'owner told' and kind = 'ready' | stats count(*) as ready by bin(1d)",
+        ),
+        _query(
+            "Launches a day: failed, by reason",
+            "ExplainFailure",
+            "filter message = 'launch failed' | stats count(*) as failed by code, bin(1d)",
+        ),
+        _query(
+            "Seconds of a launch by step, mean of a day",
+            "TellOwner",
+            f"filter kind = 'ready' | stats {means} by bin(1d)",
+        ),
+        _query(
+            "Seconds from request to link, a day",
+            "TellOwner",
+            "filter kind = 'ready' | stats pct(seconds.launch, 50) as p50, pct(seconds.launch, 95) as p95 by bin(1d)",
+        ),
+        _query(
+            "Stops a day, by reason",
+            "TellOwner",
+            "filter message = 'owner told' and kind = 'stopped' | stats count(*) as stops by code, bin(1d)",
+        ),
+        _query("Running hours and dollars a day", "Reconcile", _RUNNING),
+        _query(
+            "Last sweeps",
+            "Sweep",
+            "filter message = 'swept' | fields @timestamp, complete, trouble, counts.keep, counts.warn | limit 20",
+            view="table",
+        ),
+        _metrics(
+            "Workflows that failed",
+            [
+                ["AWS/States", metric, "StateMachineArn", f"${{{name}}}"]
+                for name in machines
+                for metric in ("ExecutionsFailed", "ExecutionsAborted", "ExecutionsTimedOut")
+            ],
+            "Sum",
+        ),
+        _metrics(
+            "Workflows started",
+            [["AWS/States", "ExecutionsStarted", "StateMachineArn", f"${{{name}}}"] for name in machines],
+            "Sum",
+        ),
+        _metrics(
+            "Errors of functions",
+            [["AWS/Lambda", "Errors", "FunctionName", f"${{{name}}}"] for name in functions],
+            "Sum",
+        ),
+        _metrics(
+            "Milliseconds of functions, p95",
+            [["AWS/Lambda", "Duration", "FunctionName", f"${{{name}}}"] for name in functions],
+            "p95",
+        ),
+        _metrics(
+            "API",
+            [
+                ["AWS/ApiGateway", metric, "ApiName", "nod-${Stage}", "Stage", "api"]
+                for metric in ("Count", "4XXError", "5XXError")
+            ],
+            "Sum",
+        ),
+        _metrics(
+            "Letters in the dead-letter queues",
+            [
+                ["AWS/SQS", "ApproximateNumberOfMessagesVisible", "QueueName", f"${{{name}.QueueName}}"]
+                for name in queues
+            ],
+            "Maximum",
+        ),
+        _metrics(
+            "Throttled requests of tables",
+            [["AWS/DynamoDB", "ThrottledRequests", "TableName", f"${{{name}}}"] for name in tables],
+            "Sum",
+        ),
+        _query(
+            "Errors in the functions' logs",
+            functions,
+            "filter level = 'ERROR' | fields @timestamp, message, notebook, code | sort @timestamp desc | limit 20",
+            view="table",
+        ),
+    ]
+
+
+def _query(title: str, functions: str | list[str], query: str, view: str = "timeSeries") -> dict[str, Any]:
+    names = [functions] if isinstance(functions, str) else functions
+    sources = " | ".join(f"SOURCE '${{{name}Logs}}'" for name in names)
+    return {
+        "type": "log",
+        "properties": {"title": title, "query": f"{sources} | {query}", "region": "${AWS::Region}", "view": view},
+    }
+
+
+def _metrics(title: str, metrics: list[list[str]], stat: str) -> dict[str, Any]:
+    return {
+        "type": "metric",
+        "properties": {
+            "title": title,
+            "metrics": metrics,
+            "region": "${AWS::Region}",
+            "stat": stat,
+            "period": 300,
+            "view": "timeSeries",
+        },
+    }
+
+
+def _placed(widgets: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Two columns, each widget a half of the page wide."""
+    width, height = WIDTH // 2, 6
+    return [
+        {"x": number % 2 * width, "y": number // 2 * height, "width": width, "height": height, **widget}
+        for number, widget in enumerate(widgets)
+    ]

@@ -1,0 +1,196 @@
+"""`make deploy`: look, package, upload, change set, tell what is there now."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import ClientError
+
+from admin.users import DEFAULT_TYPES
+from chalicelib.prices import catalogue
+from deploy import account, inputs
+from deploy.account import Identity, Network
+from deploy.bucket import PackageBucket
+from deploy.errors import AccountError, InputError
+from deploy.inputs import Wishes
+from deploy.package import CODE, TEMPLATE, package, runtime
+from deploy.stack import Stack, check_state, outputs, parameters
+
+FLEET_ROLE = "AWSServiceRoleForEC2Fleet"
+RETAINED_TABLES = ("notebooks", "users")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is known before anything is created."""
+
+    identity: Identity
+    network: Network
+    cidrs: tuple[str, ...]
+    parameters: dict[str, str | None]
+    """Of the template; None keeps what the stack has."""
+
+
+def look(session: Any, said_region: str, wishes: Wishes, say: Callable[[str], object]) -> Plan:
+    """Check everything that can be checked. Reads only.
+
+    Raises:
+        DeployError: what stands against it.
+    """
+    region = account.region(session, said_region)
+    runtime_name = runtime()
+    identity = account.identity(session, region)
+    say(f"AWS account {identity.account}, region {region}, as {identity.arn}")
+    client = partial(session.client, region_name=region)
+    stack = Stack(client("cloudformation"), wishes.stage, sleep=_never, say=say)
+    there = stack.describe()
+    check_state(there, stack.name, wishes.stage)
+    had, before = (parameters(there), outputs(there)) if there else ({}, {})
+    cidrs = wishes.cidrs or _cidrs(before.get("AllowedCidrs", ""))
+    if cidrs is None:
+        raise InputError(
+            "Whose browsers may open notebooks? Say CIDR=…, the addresses of your network, for example "
+            "CIDR=198.51.100.7/32,203.0.113.0/24 (your own address: https://checkip.amazonaws.com)."
+        )
+    ec2 = client("ec2")
+    kept = tuple(had["SubnetIds"].split(",")) if had.get("SubnetIds") else None
+    network = account.network(ec2, wishes.subnets or kept)
+    if had.get("VpcId") not in (None, network.vpc):
+        raise AccountError(
+            f"The deployment is in the VPC {had['VpcId']}, these subnets are in {network.vpc}. Its security group "
+            "cannot move: deploy another STAGE there, or destroy this one first."
+        )
+    _say_network(ec2, network, region, say)
+    _say_types(wishes.parameters.get("InstanceTypes") or had.get("InstanceTypes"), say)
+    if key_name := wishes.parameters.get("KeyName"):
+        account.check_key_pair(ec2, key_name)
+    if there is None and (left := account.left_tables(client("dynamodb"), table_names(wishes.stage))):
+        raise AccountError(
+            f"There is no stack {stack.name}, but {' and '.join(left)} of an earlier one. If nobody needs the data: "
+            f"make destroy STAGE={wishes.stage}"
+        )
+    say(f"Runtime {runtime_name}. Port 8888 for {', '.join(cidrs)}.")
+    known: dict[str, str | None] = {**dict.fromkeys(had), **wishes.parameters}
+    known |= {"VpcId": network.vpc, "SubnetIds": ",".join(network.subnets)}
+    known["GatewayLogs"] = _gateway_logs(account.gateway_logs(client("apigateway")), stack if there else None)
+    return Plan(identity, network, cidrs, known)
+
+
+def _say_network(ec2: Any, network: Network, region: str, say: Callable[[str], object]) -> None:
+    say(f"VPC {network.vpc}, subnets {', '.join(network.subnets)} in {', '.join(network.zones)}")
+    if missing := account.types_not_offered(ec2, DEFAULT_TYPES, network.zones):
+        say(f"Note: {', '.join(missing)} is not offered there; notebooks of other types are.")
+    if catalogue().instance_hour(region, DEFAULT_TYPES[0]) is None:
+        say(f"Note: chalicelib/prices.json has no prices of {region}, so notebooks will show no cost.")
+
+
+def _say_types(patterns: str | None, say: Callable[[str], object]) -> None:
+    if patterns is None:
+        return
+    may = inputs.allowed(DEFAULT_TYPES, patterns.split(","))
+    if refused := [name for name in DEFAULT_TYPES if name not in may]:
+        say(
+            f"Note: INSTANCE_TYPES does not allow {', '.join(refused)}, which a user may ask for who has no list of "
+            "their own: such a launch will fail. Give users a list: python -m admin user change NAME --types …"
+        )
+
+
+def _cidrs(had: str) -> tuple[str, ...] | None:
+    return tuple(had.split(",")) if had and had != "none" else None
+
+
+def _gateway_logs(role: str | None, stack: Stack | None) -> str:
+    # What the stack made itself stays in it, though the account has it by now.
+    ours = stack is not None and any(one["LogicalResourceId"] == "GatewayLogsRole" for one in stack.resources())
+    return "create" if ours or role is None else "exists"
+
+
+def table_names(stage: str) -> list[str]:
+    """The tables that outlive the stack."""
+    return [f"nod-{stage}-{name}" for name in RETAINED_TABLES]
+
+
+def deploy(
+    session: Any,
+    said_region: str,
+    wishes: Wishes,
+    folder: Path,
+    *,
+    sleep: Callable[[float], object],
+    say: Callable[[str], object],
+) -> None:
+    """Create or update a deployment.
+
+    Raises:
+        DeployError: nothing was created, or CloudFormation has taken back what was.
+    """
+    plan = look(session, said_region, wishes, say)
+    say("Packaging")
+    template = json.loads(package(wishes.stage, plan.cidrs, folder).read_text(encoding="utf-8"))
+    client = partial(session.client, region_name=plan.identity.region)
+    bucket = PackageBucket(client("s3"), wishes.stage, plan.identity)
+    say(f"Uploading {(folder / CODE).stat().st_size / 1e6:.1f} MB to {bucket.name}")
+    bucket.ensure()
+    ensure_fleet_role(client("iam"), say)
+    url, keys = upload(bucket, template, folder, plan.identity)
+    # A parameter that the template has no more cannot keep its value.
+    known = {name: value for name, value in plan.parameters.items() if name in template["Parameters"]}
+    stack = Stack(client("cloudformation"), wishes.stage, sleep=sleep, say=say)
+    changed = stack.deploy(url, known)
+    say("Nothing to change." if changed is None else f"The stack {stack.name} is up.")
+    # Only now: until here CloudFormation might have had to go back to the last ones.
+    bucket.keep(keys)
+    described = stack.describe()
+    say(after(wishes.stage, plan.identity.region, changed or (outputs(described) if described else {})))
+
+
+def ensure_fleet_role(iam: Any, say: Callable[[str], object]) -> None:
+    """Make the role by which EC2 Fleet works, if the account has none.
+
+    The console makes it at an account's first fleet, the API does not: the first launch would fail. One an account and
+    free, so `make destroy` leaves it. Not in the template, where it would fail in an account that has it.
+    """
+    try:
+        iam.get_role(RoleName=FLEET_ROLE)
+    except ClientError as error:
+        if error.response["Error"]["Code"] != "NoSuchEntity":
+            raise
+        iam.create_service_linked_role(AWSServiceName="ec2fleet.amazonaws.com")
+        say(f"Made the role {FLEET_ROLE}, which EC2 Fleet needs in every account.")
+
+
+def upload(bucket: PackageBucket, template: dict[str, Any], folder: Path, identity: Identity) -> tuple[str, list[str]]:
+    """Upload all that the template names, and the template. Gives its address, and the keys."""
+    keys: dict[str, str] = {}
+    for resource in template["Resources"].values():
+        properties = resource.get("Properties", {})
+        for name in ("CodeUri", "DefinitionUri"):
+            if name in properties:
+                path = properties[name]
+                keys[path] = keys.get(path) or bucket.upload((folder / path).read_bytes(), Path(path).suffix)
+                properties[name] = {"Bucket": bucket.name, "Key": keys[path]}
+    key = bucket.upload(json.dumps(template, sort_keys=True).encode(), Path(TEMPLATE).suffix)
+    suffix = "amazonaws.com.cn" if identity.partition == "aws-cn" else "amazonaws.com"
+    return f"https://{bucket.name}.s3.{identity.region}.{suffix}/{key}", [*keys.values(), key]
+
+
+def after(stage: str, region: str, found: Mapping[str, str]) -> str:
+    """What to do next."""
+    url = found.get("EndpointURL", "").rstrip("/")
+    return (
+        f"\nThe API: {url}\n"
+        f"Alarms:  mailed to OPERATORS_EMAIL once that address has confirmed AWS's mail\n\n"
+        f"Next, a first user (prints a token):\n"
+        f"  AWS_REGION={region} .venv/bin/python -m admin --stage {stage} user add NAME --email ADDRESS\n"
+        f"and a first notebook, as that user:\n"
+        f"  NOD_URL={url} NOD_TOKEN=TOKEN .venv/bin/nod request --name first --notify email"
+    )
+
+
+def _never(_seconds: float) -> None:
+    raise AssertionError("nothing is waited for while looking")

@@ -1,0 +1,1 @@
+"""What runs on the EC2 instance: SSM documents, their scripts, units and programs."""

@@ -1,0 +1,675 @@
+"""Activity monitor: looks at the machine every few seconds and writes what it saw into the instance's heartbeat row.
+
+Runs as nod-monitor.service with the system's python3 and nothing else, so that it does not depend on what
+users do to Anaconda. It asks Jupyter for a page that Jupyter does not count as activity. What it cannot find
+out it says so or leaves out of the row: unknown is not idle.
+
+Durations are of CLOCK_BOOTTIME, which nobody can set. What must outlive the monitor is kept in /run, which a full
+disk does not fill.
+
+This folder is a package on the machine (/opt/nod/nod_monitor); nod-monitor.py starts it.
+"""
+
+import contextlib
+import datetime
+import hashlib
+import hmac
+import http.client
+import json
+import os
+import random
+import signal
+import socket
+import ssl
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from .activity import Activity, number
+from .looks import Looker, boottime
+
+VERSION = "2"
+# Durations that follow the deployment's minute (NOD_MINUTE_SECONDS): a minute here has 60 seconds.
+SAMPLE_SECONDS = 5.0
+PERIOD_SECONDS = 60.0
+QUIET_PERIOD_SECONDS = 240.0
+PROBE_SECONDS = 15.0
+DEAD_MAN_SECONDS = 3 * 3600.0
+DEFAULT_LIMIT_SECONDS = 3600.0
+# Nothing comes more often than this, whatever a minute is.
+LEAST_SECONDS = 1.0
+LONGEST_SECONDS = 31 * 86400.0
+# A notebook that has not answered for so long does not start any more: it is asked as one that answers.
+STARTING_SECONDS = 600.0
+# A certificate can end while nothing else changes.
+VALIDITY_SECONDS = 3600.0
+RETRY_SECONDS = (2.0, 5.0, 10.0, 20.0)
+TIMEOUT_SECONDS = 5.0
+IMDS = ("169.254.169.254", 80)
+NOTEBOOK = ("127.0.0.1", 8888)
+# Jupyter Server's version: needs no login, renders nothing, is not tracked as activity (/api/kernels is).
+PROBE = b"GET /api HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+ACCEPTED = Path("/run/nod-monitor/accepted")
+STATE = Path("/run/nod-monitor/state.json")
+
+Values = Mapping[str, Any]
+
+
+class HeartbeatError(Exception):
+    """The heartbeat was not accepted; the text says why."""
+
+
+class Credentials(NamedTuple):
+    """The instance role's credentials, as the metadata service hands them out."""
+
+    key: str
+    secret: str
+    token: str
+
+
+class Instance(NamedTuple):
+    """What the metadata service says about the instance."""
+
+    arn: str
+    address: str | None
+    credentials: Credentials
+
+
+class Probe(NamedTuple):
+    """What the notebook's port answered: whether it did, and the certificate it showed (DER)."""
+
+    answers: bool
+    certificate: bytes | None
+
+    @property
+    def certificate_sha256(self) -> str | None:
+        """As browsers show it."""
+        return hashlib.sha256(self.certificate).digest().hex(":").upper() if self.certificate else None
+
+
+def partition(region: str) -> tuple[str, str]:
+    """Partition and domain of a Region (they stand in ARNs and host names)."""
+    if region.startswith("cn-"):
+        return "aws-cn", "amazonaws.com.cn"
+    if region.startswith("us-gov-"):
+        return "aws-us-gov", "amazonaws.com"
+    return "aws", "amazonaws.com"
+
+
+class Metadata:
+    """The instance metadata service, version 2. Errors are OSError, HTTPException, ValueError or KeyError."""
+
+    def __init__(self, address: tuple[str, int] = IMDS) -> None:
+        self._address = address
+
+    def _ask(self, method: str, path: str, headers: dict[str, str]) -> str | None:
+        connection = http.client.HTTPConnection(*self._address, timeout=TIMEOUT_SECONDS)
+        try:
+            connection.request(method, path, headers=headers)
+            response = connection.getresponse()
+            body = response.read(65536).decode()
+        finally:
+            connection.close()
+        if response.status == http.client.NOT_FOUND:
+            return None
+        if response.status != http.client.OK:
+            raise OSError(f"the metadata service answered {response.status} to {path}")
+        return body
+
+    def instance(self) -> Instance:
+        """Asked anew for each heartbeat: credentials expire, and addresses come and go."""
+        token = self._ask("PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"}) or ""
+
+        def get(path: str) -> str | None:
+            return self._ask("GET", f"/latest/{path}", {"X-aws-ec2-metadata-token": token})
+
+        identity = json.loads(get("dynamic/instance-identity/document") or "{}")
+        role = (get("meta-data/iam/security-credentials/") or "").split("\n")[0].strip()
+        if not role:
+            raise HeartbeatError("the instance has no role")
+        keys = json.loads(get(f"meta-data/iam/security-credentials/{role}") or "{}")
+        region = identity["region"]
+        return Instance(
+            f"arn:{partition(region)[0]}:ec2:{region}:{identity['accountId']}:instance/{identity['instanceId']}",
+            (get("meta-data/public-ipv4") or get("meta-data/local-ipv4") or "").strip() or None,
+            Credentials(keys["AccessKeyId"], keys["SecretAccessKey"], keys["Token"]),
+        )
+
+
+def sign(
+    body: bytes,
+    headers: dict[str, str],
+    *,
+    region: str,
+    host: str,
+    credentials: Credentials,
+    now: datetime.datetime,
+) -> dict[str, str]:
+    """Headers of a signed POST to DynamoDB's path `/` (Signature Version 4).
+
+    `now` is UTC; `headers` have lower-case names. The answer holds them, `host`, the two `x-amz-` ones of
+    signing, and `authorization`.
+    """
+    stamp = now.strftime("%Y%m%dT%H%M%SZ")
+    signed = {**headers, "host": host, "x-amz-date": stamp, "x-amz-security-token": credentials.token}
+    names = ";".join(sorted(signed))
+    lines = "".join(f"{name}:{' '.join(signed[name].split())}\n" for name in sorted(signed))
+    request = f"POST\n/\n\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
+    scope = f"{stamp[:8]}/{region}/dynamodb/aws4_request"
+    text = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
+    key = f"AWS4{credentials.secret}".encode()
+    for part in scope.split("/"):
+        key = hmac.new(key, part.encode(), "sha256").digest()
+    signature = hmac.new(key, text.encode(), "sha256").hexdigest()
+    signed["authorization"] = (
+        f"AWS4-HMAC-SHA256 Credential={credentials.key}/{scope}, SignedHeaders={names}, Signature={signature}"
+    )
+    return signed
+
+
+def attribute(value: Any) -> dict[str, Any]:
+    """A value as DynamoDB's API has it."""
+    if isinstance(value, bool):
+        return {"BOOL": value}
+    if isinstance(value, int | float):
+        return {"N": str(value)}
+    if isinstance(value, Mapping):
+        return {"M": {name: attribute(part) for name, part in value.items()}}
+    if isinstance(value, list):
+        return {"L": [attribute(part) for part in value]}
+    return {"S": str(value)}
+
+
+def plain(answer: Any) -> str | float | None:
+    """A text or number of DynamoDB's API; None for everything else."""
+    if isinstance(answer, dict):
+        if isinstance(answer.get("S"), str):
+            return str(answer["S"])
+        with contextlib.suppress(TypeError, ValueError):
+            return float(answer["N"]) if "N" in answer else None
+    return None
+
+
+def update_item(table: str, arn: str, values: Values) -> dict[str, Any]:
+    """Input of UpdateItem for a heartbeat; a value of None is removed from the row."""
+    known = {name: value for name, value in values.items() if value is not None}
+    unknown = [name for name, value in values.items() if value is None]
+    expression = "SET " + ", ".join(f"#{name} = :{name}" for name in known)
+    if unknown:
+        expression += " REMOVE " + ", ".join(f"#{name}" for name in unknown)
+    return {
+        "TableName": table,
+        "Key": {"id": {"S": arn}},
+        "UpdateExpression": expression,
+        "ExpressionAttributeNames": {f"#{name}": name for name in values},
+        "ExpressionAttributeValues": {f":{name}": attribute(value) for name, value in known.items()},
+        # What the control plane wrote beside it: the answer to the heartbeat.
+        "ReturnValues": "ALL_NEW",
+    }
+
+
+class HeartbeatTable:
+    """The table of heartbeats in DynamoDB. `endpoint` is the AWS SDKs' AWS_ENDPOINT_URL, if set."""
+
+    def __init__(self, table: str, region: str, endpoint: str | None) -> None:
+        self._table = table
+        self._region = region
+        self._endpoint = urllib.parse.urlsplit(endpoint or f"https://dynamodb.{region}.{partition(region)[1]}")
+        self._tls = ssl.create_default_context() if self._endpoint.scheme == "https" else None
+
+    def write(self, instance: Instance, values: Values, now: datetime.datetime) -> dict[str, Any]:
+        """Writes the row and answers all of it; HeartbeatError with DynamoDB's words when it refuses."""
+        body = json.dumps(update_item(self._table, instance.arn, values)).encode()
+        headers = {
+            "content-type": "application/x-amz-json-1.0",
+            "x-amz-target": "DynamoDB_20120810.UpdateItem",
+        }
+        signed = sign(
+            body,
+            headers,
+            region=self._region,
+            host=self._endpoint.netloc,
+            credentials=instance.credentials,
+            now=now,
+        )
+        host, port = self._endpoint.hostname or "", self._endpoint.port
+        connection = (
+            http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=self._tls)
+            if self._tls
+            else http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
+        )
+        try:
+            connection.request("POST", "/", body, signed)
+            response = connection.getresponse()
+            answer = response.read(524288).decode("utf-8", "replace")
+        finally:
+            connection.close()
+        if response.status != http.client.OK:
+            raise HeartbeatError(f"DynamoDB answered {response.status}: {answer[:300]}")
+        row = json.loads(answer)
+        found = row.get("Attributes") if isinstance(row, dict) else None
+        return found if isinstance(found, dict) else {}
+
+
+def probe(address: tuple[str, int] = NOTEBOOK, timeout: float = TIMEOUT_SECONDS) -> Probe:
+    """Asks the notebook's server for its version over TLS; `timeout` seconds for all of it."""
+    deadline = time.monotonic() + timeout
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    # Self-signed: its fingerprint is what is reported.
+    context.verify_mode = ssl.CERT_NONE
+    found = None
+    try:
+        with (
+            socket.create_connection(address, timeout) as plain,
+            context.wrap_socket(plain) as connection,
+        ):
+            found = connection.getpeercert(binary_form=True)
+            connection.sendall(PROBE)
+            line = b""
+            # Each part has its own timeout: a server that dribbles would otherwise hold us for ever.
+            while b"\r\n" not in line and len(line) < 1024:
+                connection.settimeout(max(0.01, deadline - time.monotonic()))
+                part = connection.recv(1024)
+                if not part:
+                    break
+                line += part
+    except OSError:
+        return Probe(False, found)
+    return Probe(line.startswith((b"HTTP/1.1 200 ", b"HTTP/1.0 200 ")), found)
+
+
+def is_valid(certificate: bytes, name: str, address: tuple[str, int] = NOTEBOOK) -> bool:
+    """Whether a browser that trusts this very certificate would take it for `name`: in its time, and for that name.
+
+    Found out by a connection, since that is how it must be right. OSError when there is no connection.
+    """
+    context = ssl.create_default_context(cadata=ssl.DER_cert_to_PEM_cert(certificate))
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    try:
+        with (
+            socket.create_connection(address, TIMEOUT_SECONDS) as plain_connection,
+            context.wrap_socket(plain_connection, server_hostname=name),
+        ):
+            return True
+    except ssl.SSLCertVerificationError:
+        return False
+
+
+def notify(message: str) -> None:
+    """Tells systemd (sd_notify) that we started or live."""
+    path = os.environ.get("NOTIFY_SOCKET")
+    if path:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as connection:
+            connection.connect("\0" + path[1:] if path.startswith("@") else path)
+            connection.sendall(message.encode())
+
+
+def log(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+    sys.stdout.flush()
+
+
+def power_off() -> None:
+    """As `systemctl poweroff` does, by the signal that systemd(1) names for it, which needs no bus."""
+    os.kill(1, signal.SIGRTMIN + 4)
+
+
+def utc_now() -> datetime.datetime:
+    return datetime.datetime.now(datetime.timezone.utc)  # noqa: UP017 (Python 3.10)
+
+
+class DeadMan:
+    """Decides to end a machine that nobody uses and nobody watches: the sweep that should do it is dead.
+
+    Knows what the control plane answered, and no clock: `now` is of CLOCK_BOOTTIME.
+    """
+
+    def __init__(self, started_at: float, minute: float = 60.0) -> None:
+        self._more = DEAD_MAN_SECONDS * minute / 60
+        self._default_limit = DEFAULT_LIMIT_SECONDS * minute / 60
+        self.limit: float | None = None
+        self.confirmed: str | float | None = None
+        self.confirmed_at = started_at
+        self.hold_until: str | None = None
+        self.hold_at = 0.0
+
+    def hear(self, row: Mapping[str, Any], now: float, wall: datetime.datetime) -> None:
+        """Takes the row that a heartbeat returned; `wall` is what the machine believes the time is."""
+        confirmed = plain(row.get("confirmed"))
+        if confirmed is not None and confirmed != self.confirmed:
+            self.confirmed, self.confirmed_at = confirmed, now
+        limit = plain(row.get("limit_seconds"))
+        with contextlib.suppress(ValueError):
+            seconds = number(float(limit)) if limit is not None else None
+            self.limit = None if seconds is None else min(max(seconds, 1.0), LONGEST_SECONDS)
+        hold = plain(row.get("hold_until"))
+        if hold != self.hold_until:
+            # Measured when it is first seen: a clock that is set later moves it no more.
+            self.hold_until = hold if isinstance(hold, str) else None
+            self.hold_at = now + _seconds_until(self.hold_until, wall)
+
+    def patience(self) -> float:
+        """Seconds of idleness, and of silence of the control plane, until the end."""
+        return 2 * (self.limit or self._default_limit) + self._more
+
+    def is_over(self, idle_seconds: float, now: float) -> bool:
+        """Whether the machine must end now."""
+        patience = self.patience()
+        return idle_seconds >= patience and now - self.confirmed_at >= patience and now >= self.hold_at
+
+    def state(self) -> dict[str, Any]:
+        """What to keep over a restart of the monitor (JSON)."""
+        return {
+            "limit": self.limit,
+            "confirmed": self.confirmed,
+            "confirmed_at": self.confirmed_at,
+            "hold_until": self.hold_until,
+            "hold_at": self.hold_at,
+        }
+
+    def restore(self, state: Mapping[str, Any], now: float) -> None:
+        """Takes up a kept state of this boot."""
+        self.limit = number(state.get("limit"))
+        confirmed, hold = state.get("confirmed"), state.get("hold_until")
+        self.confirmed = confirmed if isinstance(confirmed, str | float) else None
+        self.confirmed_at = min(now, number(state.get("confirmed_at")) or now)
+        self.hold_until = hold if isinstance(hold, str) else None
+        self.hold_at = min(now + LONGEST_SECONDS, number(state.get("hold_at")) or 0.0)
+
+
+def _seconds_until(text: str | None, wall: datetime.datetime) -> float:
+    """How far away a UTC time is; 0 for what is none, at most a month."""
+    try:
+        until = datetime.datetime.fromisoformat((text or "").replace("Z", "+00:00"))
+    except ValueError:
+        return 0.0
+    if until.tzinfo is None:
+        until = until.replace(tzinfo=datetime.timezone.utc)  # noqa: UP017 (Python 3.10)
+    return min(LONGEST_SECONDS, max(0.0, (until - wall).total_seconds()))
+
+
+class Rhythm:
+    """When the next heartbeat is due."""
+
+    def __init__(self, minute: float = 60.0) -> None:
+        self._scale = minute / 60
+        self._failures = 0
+        self._due: float | None = None
+        self._sent: Any = None
+
+    @property
+    def failures(self) -> int:
+        """How many heartbeats failed in a row."""
+        return self._failures
+
+    def is_due(self, now: float, urgent: Any, active: bool) -> bool:
+        """Whether to send now. What is `urgent` is told at once when it changes, unless the last one failed.
+
+        While something is `active` one comes each minute, else every four minutes.
+        """
+        if self._due is None:
+            return True
+        if self._failures:
+            return now >= self._due
+        quiet = (QUIET_PERIOD_SECONDS - PERIOD_SECONDS) * self._scale
+        return urgent != self._sent or now >= self._due + (0.0 if active else quiet)
+
+    def sent(self, started: float, urgent: Any) -> None:
+        """One was accepted that began at `started`."""
+        self._failures, self._sent = 0, urgent
+        self._due = started + max(LEAST_SECONDS, PERIOD_SECONDS * self._scale)
+
+    def failed(self, now: float, jitter: float) -> None:
+        """One was not accepted: soon again, then ever later; `jitter` (0 to 1) keeps machines out of step."""
+        self._failures += 1
+        wait = PERIOD_SECONDS * self._scale * (0.75 + jitter / 4)
+        if self._failures <= len(RETRY_SECONDS):
+            wait = min(wait, RETRY_SECONDS[self._failures - 1] * (0.5 + jitter / 2))
+        self._due = now + max(LEAST_SECONDS, wait)
+
+
+class Monitor:
+    """The whole of it. `tick` does what is due now; clocks, parties outside and the end are handed in."""
+
+    def __init__(
+        self,
+        looker: Looker,
+        metadata: Metadata,
+        table: HeartbeatTable,
+        boot_id: str,
+        *,
+        minute: float = 60.0,
+        state: Path = STATE,
+        accepted: Path = ACCEPTED,
+        notebook: tuple[str, int] = NOTEBOOK,
+        clock: Callable[[], float] = boottime,
+        wall: Callable[[], datetime.datetime] = utc_now,
+        end: Callable[[], None] = power_off,
+    ) -> None:
+        self._looker = looker
+        self._metadata = metadata
+        self._table = table
+        self._boot_id = boot_id
+        self._scale = minute / 60
+        self._state = state
+        self._accepted = accepted
+        self._notebook = notebook
+        self._clock = clock
+        self._wall = wall
+        self._end = end
+        started = clock()
+        self.activity = Activity(started)
+        self.dead_man = DeadMan(started, minute)
+        self.rhythm = Rhythm(minute)
+        self._beat = 0
+        self._probe = Probe(False, None)
+        self._probed_at: float | None = None
+        self._looked_at: float | None = None
+        self._asked_at: float | None = None
+        self._address: str | None = None
+        self._answered_at = started
+        self._validity: tuple[tuple[bytes | None, str | None], float, bool] | None = None
+        self._was_over: float | None = None
+        self._told: Any = None
+        self._restore()
+
+    def begin(self) -> None:
+        """The look that all amounts are counted from."""
+        self._looker.look()
+
+    def seconds_to_next(self) -> float:
+        """Until the next tick: seconds, and one while the notebook starts, so that its first answer is told at once."""
+        return LEAST_SECONDS if self._starts(self._clock()) else self._pace(SAMPLE_SECONDS)
+
+    def tick(self) -> None:
+        """Looks at the machine, tells about it if that is due, and ends it if nobody else does."""
+        now = self._clock()
+        if self._looked_at is None or now - self._looked_at >= self._pace(SAMPLE_SECONDS) - LEAST_SECONDS / 2:
+            self.activity.observe(self._looker.look())
+            self._looked_at = now
+        if self._probed_at is None or self._starts(now) or now - self._probed_at >= self._pace(PROBE_SECONDS):
+            self._look_at_notebook(now)
+        if self._asked_at is None or now - self._asked_at >= self._pace(PERIOD_SECONDS):
+            self._look_at_address(now)
+        now = self._clock()
+        urgent = (self._probe.answers, self._probe.certificate, self._address)
+        if self.rhythm.is_due(now, urgent, self._is_active(now)):
+            self._try_to_tell(now, urgent)
+        self._keep()
+        self._end_if_over(self._clock())
+
+    def _pace(self, seconds: float) -> float:
+        return max(LEAST_SECONDS, seconds * self._scale)
+
+    def _starts(self, now: float) -> bool:
+        """Whether the notebook may answer any moment: it has not for a while that a start may take."""
+        return not self._probe.answers and now - self._answered_at < STARTING_SECONDS
+
+    def _look_at_notebook(self, now: float) -> None:
+        self._probe = probe(self._notebook)
+        self._probed_at = now
+        if self._probe.answers:
+            self._answered_at = now
+
+    def _look_at_address(self, now: float) -> None:
+        """An address may be another without a boot (an Elastic IP)."""
+        self._asked_at = now
+        with contextlib.suppress(OSError, http.client.HTTPException, ValueError, KeyError, HeartbeatError):
+            self._address = self._metadata.instance().address
+
+    def _is_active(self, now: float) -> bool:
+        """Whether something is active, or another than the last heartbeat said."""
+        recent = max(PERIOD_SECONDS * self._scale, 2 * LEAST_SECONDS)
+        return any(age < recent for age in self.activity.ages(now).values()) or self._told != self._changing(now)
+
+    def _changing(self, now: float) -> Any:
+        facts = self.activity.facts(now)
+        return [facts.get(name) for name in ("kernels", "terminals", "browsers")], self.activity.unknown(now)
+
+    def _try_to_tell(self, now: float, urgent: tuple[Any, ...]) -> None:
+        """One heartbeat. Only the first failure and the recovery go into the journal, not each minute's."""
+        try:
+            self.tell(now)
+        except (OSError, http.client.HTTPException, ValueError, KeyError, HeartbeatError) as error:
+            self.rhythm.failed(self._clock(), random.random())  # noqa: S311
+            failures = self.rhythm.failures
+            if failures in (1, len(RETRY_SECONDS) + 1):
+                log(f"heartbeat failed ({failures} in a row): {type(error).__name__}: {error}")
+        else:
+            if self.rhythm.failures:
+                log(f"heartbeat accepted again after {self.rhythm.failures} failures")
+            self.rhythm.sent(now, (*urgent[:2], self._address))
+            self._told = self._changing(now)
+            with contextlib.suppress(OSError):
+                self._accepted.write_text(f"{self._clock():.0f}\n")
+
+    def tell(self, now: float) -> None:
+        """Writes the row and hears what the control plane says. Errors as of Metadata, or HeartbeatError."""
+        instance = self._metadata.instance()
+        self._address = instance.address
+        wall = self._wall()
+        self._beat += 1
+        row = self._table.write(instance, self.values(instance.address, now, wall), wall)
+        self.dead_man.hear(row, self._clock(), self._wall())
+
+    def values(self, address: str | None, now: float, wall: datetime.datetime) -> dict[str, Any]:
+        """The row's attributes; None: unknown."""
+        facts = self.activity.facts(now)
+        if not self._looker.has_gpu:
+            facts.pop("gpu_percent", None)
+        facts["busiest"] = list(self._looker.busiest)
+        return {
+            "at": wall.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "boot_id": self._boot_id,
+            "beat": self._beat,
+            "uptime": int(now),
+            "answers": self._probe.answers,
+            "address": address,
+            "certificate_sha256": self._probe.certificate_sha256,
+            "certificate_valid": self._is_valid(address, now),
+            "version": VERSION,
+            "ages": self.activity.ages(now),
+            "facts": facts,
+            "unknown": self.activity.unknown(now),
+        }
+
+    def _is_valid(self, address: str | None, now: float) -> bool | None:
+        """Whether the shown certificate is good for the address; asked again when one of them changes."""
+        certificate = self._probe.certificate
+        if certificate is None or address is None:
+            return None
+        of = (certificate, address)
+        if (
+            self._validity is None
+            or self._validity[0] != of
+            or now - self._validity[1] >= VALIDITY_SECONDS * self._scale
+        ):
+            try:
+                self._validity = (of, now, is_valid(certificate, address, self._notebook))
+            except (OSError, ValueError):
+                return None
+        return self._validity[2]
+
+    def _end_if_over(self, now: float) -> None:
+        idle = self.activity.idle_seconds(now)
+        if not self.dead_man.is_over(idle, now) or (self._was_over is not None and now - self._was_over < 300):
+            return
+        self._was_over = now
+        log(
+            f"idle for {idle:.0f} s, and nothing heard from the control plane for "
+            f"{now - self.dead_man.confirmed_at:.0f} s: powering off"
+        )
+        with contextlib.suppress(OSError):
+            self._end()
+
+    def _keep(self) -> None:
+        kept = {
+            "boot_id": self._boot_id,
+            "beat": self._beat,
+            "activity": self.activity.state(),
+            "dead_man": self.dead_man.state(),
+        }
+        new = self._state.with_suffix(".new")
+        # Without it a restart begins anew, which is a longer life for the machine and no danger.
+        with contextlib.suppress(OSError):
+            new.write_text(json.dumps(kept))
+            new.replace(self._state)
+
+    def _restore(self) -> None:
+        try:
+            kept = json.loads(self._state.read_text())
+            if kept["boot_id"] != self._boot_id:
+                return
+            self._beat = int(kept["beat"])
+            self.activity.restore(kept["activity"])
+            self.dead_man.restore(kept["dead_man"], self._clock())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            return
+
+
+def serve(monitor: Monitor, sleep: Callable[[float], None] = time.sleep) -> None:
+    """Ticks for ever, after a first look that the amounts are counted from."""
+    monitor.begin()
+    notify("READY=1")
+    while True:
+        sleep(monitor.seconds_to_next())
+        notify("WATCHDOG=1")
+        monitor.tick()
+
+
+def minute_of(environment: Mapping[str, str]) -> float:
+    """How many seconds a minute lasts: 60, unless the local cloud lets a day pass faster."""
+    try:
+        given = float(environment.get("NOD_MINUTE_SECONDS", "60"))
+    except ValueError:
+        return 60.0
+    return given if 0 < given <= 60 else 60.0
+
+
+def measure(seconds: float, proc: str = "/proc") -> dict[str, float]:
+    """What looking costs: samples as the service does for so many seconds, and says how much of a core it took."""
+    looker = Looker(proc=proc)
+    activity = Activity(boottime())
+    began, used = time.monotonic(), time.process_time()
+    looks = 0
+    while time.monotonic() - began < seconds:
+        activity.observe(looker.look())
+        looks += 1
+        time.sleep(min(SAMPLE_SECONDS, max(0.0, seconds - (time.monotonic() - began))))
+    elapsed, cpu = time.monotonic() - began, time.process_time() - used
+    lines = Path("/proc/self/status").read_text().splitlines()
+    rss = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
+    return {"seconds": elapsed, "looks": looks, "cpu_seconds": cpu, "core_percent": 100 * cpu / elapsed, "rss_kib": rss}
+
+
+def main(settings: Path) -> None:
+    """The service. `settings` is a JSON file with `table` and `region`."""
+    given = json.loads(settings.read_text())
+    minute = minute_of(os.environ)
+    table = HeartbeatTable(given["table"], given["region"], os.environ.get("AWS_ENDPOINT_URL"))
+    # Set by the unit: the boot that systemd knows, 32 hexadecimal digits.
+    serve(Monitor(Looker(minute), Metadata(), table, os.environ["NOD_BOOT_ID"], minute=minute))

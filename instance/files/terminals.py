@@ -1,0 +1,191 @@
+"""Terminals: who types, and whether a foreground command works or waits for keys.
+
+The kernel knows it all: a terminal's access time moves when a program reads what was typed, the foreground process
+group is in /proc/PID/stat, and programs that wait for single keys (editors, pagers, `top`, prompts) have switched
+line editing (ICANON) off. A program that reads whole lines sleeps in read() of the terminal.
+
+Access times are of a clock that may be set, and are kept in steps of 8 seconds: what counts is that one moved
+since the look before.
+"""
+
+import os
+import platform
+import stat
+import termios
+from typing import Protocol
+
+from .processes import Process
+
+SHELLS = (b"bash", b"sh", b"dash", b"zsh", b"fish", b"ksh", b"mksh", b"tcsh", b"csh", b"xonsh", b"nu", b"pwsh")
+# They wait for a command that has an entry of its own.
+WRAPPERS = (b"sudo", b"su", b"doas")
+FOLLOWERS = (b"tail", b"journalctl", b"dmesg")
+# read, readv; wait4, waitid: numbers of the system calls by machine.
+READS = {"x86_64": (0, 19), "aarch64": (63, 65)}
+WAITS = {"x86_64": (61, 247), "aarch64": (260, 95)}
+PTS_MAJOR = 136
+SERIAL_MAJOR = 4
+
+
+class System(Protocol):
+    """What is asked about a terminal (by its path) and a process (by its id)."""
+
+    def accessed(self, path: str) -> float | None:
+        """When something typed was read, seconds since 1970; None: cannot be known."""
+
+    def edits_lines(self, path: str) -> bool | None:
+        """Whether the terminal edits lines (ICANON); None: cannot be known."""
+
+    def reads(self, pid: int, device: int) -> bool | None:
+        """True: sleeps in read() of the terminal; None: in another read() or waits for a child; False: neither."""
+
+    def arguments(self, pid: int) -> list[str]:
+        """Its command line."""
+
+
+class Terminals:
+    """Remembers the terminals between two looks."""
+
+    def __init__(self, system: System) -> None:
+        self._system = system
+        self._accessed: dict[int, float] = {}
+
+    def look(self, processes: list[Process], now: float, wall: float) -> tuple[list[tuple[bool, bool]], float]:
+        """The user's terminals as (has a foreground command, it waits for keys), and when one was typed in last.
+
+        `now` is of CLOCK_BOOTTIME, `wall` of the clock of access times. 0: no typing seen.
+        """
+        held: dict[int, list[Process]] = {}
+        for process in processes:
+            if process.stat.tty and _path(process.stat.tty):
+                held.setdefault(process.stat.tty, []).append(process)
+        typed = 0.0
+        for device in held:
+            typed = max(typed, self._typed(device, now, wall))
+        self._accessed = {device: at for device, at in self._accessed.items() if device in held}
+        return [self._command(device, its) for device, its in held.items()], typed
+
+    def _typed(self, device: int, now: float, wall: float) -> float:
+        accessed = self._system.accessed(_path(device))
+        if accessed is None:
+            return 0.0
+        before = self._accessed.get(device)
+        self._accessed[device] = accessed
+        if before is None:
+            # A terminal that was there before us: its time is as good as the clock.
+            return min(now, max(0.0, now - (wall - accessed)))
+        return now if accessed != before else 0.0
+
+    def _command(self, device: int, processes: list[Process]) -> tuple[bool, bool]:
+        group = processes[0].stat.tpgid
+        members = [process for process in processes if process.stat.pgrp == group and process.stat.state not in b"ZX"]
+        if not members:
+            return False, False
+        path = _path(device)
+        edits = self._system.edits_lines(path)
+        only = members[0] if len(members) == 1 else None
+        if only is not None and only.stat.comm in SHELLS and (edits is not None or only.pid == only.stat.session):
+            # Its prompt is no command. A loop or a wait of its own is, and then the terminal edits lines again.
+            return (True, False) if edits and self._works(members, device) else (False, False)
+        if edits is False:
+            return True, True
+        return True, not self._works(members, device)
+
+    def _works(self, members: list[Process], device: int) -> bool:
+        """False when one waits for a line, or follows what others write, and the rest waits for that one."""
+        waits = False
+        for member in members:
+            if member.stat.comm in WRAPPERS:
+                continue
+            if self._follows(member):
+                waits = True
+                continue
+            reads = self._system.reads(member.pid, device)
+            if reads is False:
+                return True
+            waits = waits or reads is True
+        return not waits
+
+    def _follows(self, process: Process) -> bool:
+        """`watch` and the like show what others do until somebody stops them."""
+        if process.stat.comm == b"watch":
+            return True
+        if process.stat.comm not in FOLLOWERS:
+            return False
+        words = self._system.arguments(process.pid)[1:]
+        short = "".join(word[1:] for word in words if word.startswith("-") and not word.startswith("--"))
+        wanted = "fFw" if process.stat.comm == b"dmesg" else "fF"
+        return any(c in short for c in wanted) or any(word.startswith("--follow") for word in words)
+
+
+class Linux:
+    """The system that runs."""
+
+    def __init__(self, proc: str = "/proc") -> None:
+        self._proc = proc
+        self._reads = READS.get(platform.machine(), ())
+        self._waits = WAITS.get(platform.machine(), ())
+
+    def accessed(self, path: str) -> float | None:
+        try:
+            return os.stat(path).st_atime  # noqa: PTH116
+        except OSError:
+            return None
+
+    def edits_lines(self, path: str) -> bool | None:
+        try:
+            file = os.open(path, os.O_RDONLY | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            return bool(termios.tcgetattr(file)[3] & termios.ICANON)
+        except (OSError, termios.error):
+            return None
+        finally:
+            os.close(file)
+
+    def reads(self, pid: int, device: int) -> bool | None:
+        try:
+            with open(f"{self._proc}/{pid}/syscall", "rb") as file:  # noqa: PTH123
+                words = file.read(256).split()
+            number = int(words[0])
+            if number in self._waits:
+                return None
+            if number not in self._reads:
+                return False
+            found = os.stat(f"{self._proc}/{pid}/fd/{int(words[1], 16)}")  # noqa: PTH116
+        except (OSError, ValueError, IndexError):
+            # It runs (no number there), or has ended, or may not be looked at: it counts as work.
+            return False
+        if stat.S_ISCHR(found.st_mode):
+            return found.st_rdev == _rdev(device) or found.st_rdev == os.makedev(5, 0)
+        return None if stat.S_ISFIFO(found.st_mode) or stat.S_ISSOCK(found.st_mode) else False
+
+    def arguments(self, pid: int) -> list[str]:
+        try:
+            with open(f"{self._proc}/{pid}/cmdline", "rb") as file:  # noqa: PTH123
+                return file.read(4096).decode("utf-8", "replace").rstrip("\0").split("\0")
+        except OSError:
+            return []
+
+
+def _major(device: int) -> int:
+    return (device >> 8) & 0xFFF
+
+
+def _minor(device: int) -> int:
+    return (device & 0xFF) | ((device >> 12) & 0xFFF00)
+
+
+def _rdev(device: int) -> int:
+    return os.makedev(_major(device), _minor(device))
+
+
+def _path(device: int) -> str:
+    """Where a terminal is found by its number in /proc/PID/stat; empty for what no person sits at."""
+    major, minor = _major(device), _minor(device)
+    if major == PTS_MAJOR:
+        return f"/dev/pts/{minor}"
+    if major == SERIAL_MAJOR:
+        return f"/dev/tty{minor}" if minor < 64 else f"/dev/ttyS{minor - 64}"
+    return ""

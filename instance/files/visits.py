@@ -1,0 +1,132 @@
+"""What requests and kernel messages tell of the notebook's owner: did a person act, does somebody look.
+
+Knows neither Jupyter nor the clock: what was seen is handed in, times are seconds of CLOCK_BOOTTIME. A person acts
+by opening pages, running and completing code, answering input(), making, renaming and deleting things, and
+moving widgets. What pages do by themselves is no act: they poll, reconnect, save, and echo widgets.
+
+JupyterLab stops its polls while its window is hidden (Lumino's Poll, standby "when-hidden"; at most one follows),
+so a poll that a browser sent means that somebody may be looking. A program that polls is no browser.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+
+# Polled every 10 seconds, directories too.
+POLLED = ("/api/kernels", "/api/sessions", "/api/terminals", "/api/contents")
+VISIBLE_SECONDS = 30.0
+ACTED_ON = ("/api/contents", "/api/sessions", "/api/kernels", "/api/terminals")
+ACTS = ("POST", "PATCH", "DELETE")
+# What a kernel is asked because somebody pressed a key.
+TYPED = ("execute_request", "complete_request", "inspect_request", "history_request", "is_complete_request")
+# A page answers a widget's news within this time without anybody's doing.
+ECHO_SECONDS = 2.0
+MOST_CLIENTS = 256
+
+
+class Visits:
+    """What is remembered of visits and kernels."""
+
+    def __init__(self) -> None:
+        self.input_at = 0.0
+        self._polled: dict[str, float] = {}
+        self._sockets: Counter[str] = Counter()
+        self._waiting: dict[str, tuple[str, float]] = {}
+        self._spoke: dict[str, float] = {}
+
+    def request(
+        self, method: str, path: str, headers: Mapping[str, str], *, status: int, client: str, now: float
+    ) -> None:
+        """An answered request of somebody who is logged in; `client` tells browsers apart."""
+        if status >= 400:
+            return
+        if is_act(method, path, headers):
+            self.input_at = max(self.input_at, now)
+        if method == "GET" and status != 101 and _below(path, POLLED) and is_of_page(headers):
+            self._polled.pop(client, None)
+            self._polled[client] = now
+            while len(self._polled) > MOST_CLIENTS:
+                del self._polled[next(iter(self._polled))]
+
+    def opened(self, client: str) -> None:
+        """A websocket was opened."""
+        self._sockets[client] += 1
+
+    def closed(self, client: str) -> None:
+        """A websocket was closed."""
+        self._sockets[client] -= 1
+        if self._sockets[client] <= 0:
+            del self._sockets[client]
+
+    def to_kernel(self, kernel: str, kind: str, silent: bool, now: float) -> None:
+        """A message of type `kind` from a page to a kernel."""
+        if kind == "input_reply":
+            self._waiting.pop(kernel, None)
+            self.input_at = max(self.input_at, now)
+        elif kind == "comm_msg":
+            if now - self._spoke.get(kernel, -ECHO_SECONDS) >= ECHO_SECONDS:
+                self.input_at = max(self.input_at, now)
+        elif kind in TYPED and not silent:
+            self.input_at = max(self.input_at, now)
+
+    def from_kernel(self, kernel: str, kind: str, state: str | None, asked: tuple[str, str], now: float) -> None:
+        """A message from a kernel to a page, or to one that is gone; `state` of a `status`; `asked` by which request:
+        its type and id.
+
+        While a cell waits, the kernel answers others on its control channel, and says `idle` after each.
+        """
+        if kind == "input_request":
+            self._waiting[kernel] = asked[1], now
+        elif kind == "status":
+            cell, _ = self._waiting.get(kernel, (None, 0.0))
+            ended = state == "idle" and asked[1] == cell
+            other = asked[0] == "execute_request" and asked[1] != cell
+            if ended or other or state in ("starting", "restarting"):
+                self._waiting.pop(kernel, None)
+        elif kind.startswith("comm_"):
+            self._spoke[kernel] = now
+
+    def is_waiting(self, kernel: str, busy: bool, now: float) -> bool:
+        """Whether it asked for input() and nobody has answered. One that is not busy has ended the cell that asked,
+        also when the end was not seen: what it runs next does not wait."""
+        _, since = self._waiting.get(kernel, ("", now))
+        # The question can arrive before the news that it is busy.
+        if not busy and now - since > 1:
+            del self._waiting[kernel]
+        return busy and kernel in self._waiting
+
+    def keep(self, kernels: Iterable[str]) -> None:
+        """Forgets kernels that are no more."""
+        living = set(kernels)
+        self._waiting = {kernel: cell for kernel, cell in self._waiting.items() if kernel in living}
+        self._spoke = {kernel: at for kernel, at in self._spoke.items() if kernel in living}
+
+    def browsers(self, now: float) -> tuple[int, int]:
+        """Browsers with a visible page, and those whose pages are all hidden."""
+        self._polled = {client: at for client, at in self._polled.items() if now - at < VISIBLE_SECONDS}
+        return len(self._polled), sum(1 for client in self._sockets if client not in self._polled)
+
+
+def is_act(method: str, path: str, headers: Mapping[str, str]) -> bool:
+    """Whether a person caused the request."""
+    if method in ACTS:
+        return _below(path, ACTED_ON) or path == "/login"
+    if method != "GET" or path.startswith(("/api/", "/static/")):
+        return False
+    mode = headers.get("Sec-Fetch-Mode")
+    if mode is not None:
+        return mode == "navigate"
+    # Browsers that do not say so ask for a page by its kind.
+    return headers.get("Accept", "").startswith("text/html")
+
+
+def is_of_page(headers: Mapping[str, str]) -> bool:
+    """Whether a page of this very server sent it, in a browser."""
+    site = headers.get("Sec-Fetch-Site")
+    if site is not None:
+        return site == "same-origin"
+    host = headers.get("Host", "")
+    return bool(host) and headers.get("Referer", "").startswith(f"https://{host}/")
+
+
+def _below(path: str, places: tuple[str, ...]) -> bool:
+    return any(path == place or path.startswith(f"{place}/") for place in places)

@@ -1,0 +1,46 @@
+#!/bin/bash
+# Purpose: configure JupyterLab as a systemd unit of the ordinary user jupyter, start it, and see its login page answer
+#   over TLS with the instance's own certificate.
+# Constraints: after install-anaconda and configure-tls. Restarts the server only when something changed: a restart
+#   ends the kernels.
+NAME=configure-notebook
+DEFAULT_CODE=notebook_start_failed
+source "$NOD_WORK/scripts/common.sh"
+FILES=$NOD_WORK/files
+WAIT_SECONDS=180
+
+parameter PasswordHash \
+    '^argon2:[$]argon2id[$]v=19[$]m=[1-9][0-9]{3,5},t=[1-9][0-9]?,p=[1-8][$][A-Za-z0-9+/]{22,87}[$][A-Za-z0-9+/]{22,87}$' \
+    "an argon2id hash as jupyter_server.auth.passwd makes it"
+affordable_hash
+one_at_a_time 300
+
+[ -e /opt/anaconda3/.nod-installed ] || fail notebook_start_failed "There is no /opt/anaconda3: run install-anaconda first."
+[ -e /etc/nod/tls/notebook.pem ] || fail notebook_start_failed "There is no certificate: run configure-tls first."
+
+tenths() { echo $((${EPOCHREALTIME/[.,]/} / 100000)); }
+started=$(tenths)
+for file in notebook.py nod_identity.py nod_activity.py visits.py open_sockets.py login_limit.py; do
+    put "$FILES/$file" "/opt/nod/notebook/$file" 0644
+done
+put "$FILES/check_notebook.py" /opt/nod/check_notebook.py 0755
+put "$FILES/jupyter.service" /etc/systemd/system/jupyter.service 0644
+printf '%s\n' "$PasswordHash" >"$NOD_WORK/password_hash"
+put "$NOD_WORK/password_hash" /etc/nod/password_hash 0640 root:jupyter
+
+start_service jupyter.service
+
+restarts() { systemctl show --property NRestarts --value jupyter.service; }
+before=$(restarts)
+deadline=$((SECONDS + WAIT_SECONDS))
+until answer=$(python3 -I /opt/nod/check_notebook.py); do
+    if [ "$(systemctl is-active jupyter.service)" = failed ] || [ "$(restarts)" -ge "$((before + 3))" ]; then
+        fail notebook_start_failed "Jupyter Server does not stay up: $(journal jupyter.service)"
+    fi
+    if [ "$SECONDS" -ge "$deadline" ]; then
+        fail notebook_not_answering "The login page did not answer in $WAIT_SECONDS seconds ($answer): $(journal jupyter.service)"
+    fi
+    run sleep 0.2
+done
+took=$(($(tenths) - started))
+succeed certificate_sha256="$answer" seconds:="$((took / 10)).$((took % 10))"

@@ -1,0 +1,148 @@
+#!/bin/bash
+# Purpose: download an installer with the command line of Anaconda's (-b -p PREFIX), check its SHA-256, install it to
+#   /opt/anaconda3 and see that Jupyter Server starts from there.
+# Constraints: a conda prefix cannot be moved, so it is built in place: the file .nod-installed in it, written last,
+#   says that it is whole. What has no such file is removed. The prefix belongs to root: users add to ~/.local or to
+#   environments of their own. Takes minutes; the download resumes where it stopped, also in a later run.
+NAME=install-anaconda
+DEFAULT_CODE=installer_failed
+source "$NOD_WORK/scripts/common.sh"
+
+PREFIX=/opt/anaconda3
+DONE=$PREFIX/.nod-installed
+CACHE=/var/cache/nod
+DOWNLOAD_ATTEMPTS=8
+# Anaconda asks for 5 GB for an installer of about 1 GB; the rest is for what it unpacks on the way.
+UNPACKED=8
+SPARE_MIB=256
+
+parameter InstallerUrl '^(https://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|http://127[.]0[.]0[.]1(:[0-9]{1,5})?)/[A-Za-z0-9._~/+%@=\&?:,-]*$' \
+    "an https address (or one of the machine itself) without spaces, quotes or other signs that a URL encodes"
+parameter InstallerSha256 '^[0-9a-f]{64}$' "64 hexadecimal digits in lower case"
+
+done_line() { # prints nothing unless this very installer is installed
+    [ -x "$PREFIX/bin/jupyter" ] && [ "$(head -n 1 "$DONE" 2>/dev/null)" = "$InstallerSha256" ] && sed -n 2p "$DONE"
+}
+
+installer=$(done_line) && succeed prefix="$PREFIX" installer="$installer"
+one_at_a_time 3300
+installer=$(done_line) && succeed prefix="$PREFIX" installer="$installer"
+
+if [ -e "$DONE" ] && systemctl is-active --quiet jupyter.service; then
+    fail installer_failed "Another installer is in place and the notebook runs from it: stop jupyter.service first."
+fi
+
+part=$CACHE/$InstallerSha256.part
+install -d -m 0700 "$CACHE"
+find "$CACHE" -mindepth 1 -maxdepth 1 ! -path "$part" -exec rm -rf {} +
+rm -rf "$PREFIX"
+
+# The address goes by a file: one that carries a signature is no business of the process list.
+address=$NOD_WORK/address
+printf 'url = "%s"\n' "$InstallerUrl" >"$address"
+fetch() { # more arguments of curl
+    run curl --config "$address" --globoff --location --proto '=https,http' --proto-redir '=https,http' \
+        --fail --silent --show-error --connect-timeout 20 --speed-limit 1024 --speed-time 60 "$@"
+}
+size() { stat -c %s "$part" 2>/dev/null || echo 0; }
+
+least_free() { printf '%s\n' "$(free_mib "$CACHE")" "$(free_mib /opt)" | sort -n | head -n 1; }
+need_disk() { # bytes of the installer, of which some are here already
+    local need=$((($1 * (1 + UNPACKED) - $(size)) / 1048576 + SPARE_MIB)) free
+    free=$(least_free)
+    [ "$free" -ge "$need" ] ||
+        fail disk_full "The installation needs $need MiB free and the disk has $free: use a volume_gib that is larger by $(((need - free) / 1024 + 1))."
+}
+disk_ran_out() {
+    [ "$(least_free)" -lt 32 ] || return 0
+    rm -rf "$PREFIX" "$part"
+    fail disk_full "The disk ran out of space during $1: use a larger volume_gib."
+}
+
+length=0
+if fetch --head --output "$NOD_WORK/headers"; then
+    length=$(sed -n 's/^[Cc]ontent-[Ll]ength: *\([0-9]\{1,12\}\).*/\1/p' "$NOD_WORK/headers" | tail -n 1)
+    length=${length:-0}
+fi
+need_disk "$length"
+
+download() {
+    local try status code
+    for ((try = 1; try <= DOWNLOAD_ATTEMPTS; try++)); do
+        if [ "$length" -gt 0 ] && [ "$(size)" = "$length" ]; then return 0; fi
+        status=0
+        fetch --continue-at - --output "$part" --write-out '%{http_code}' >"$NOD_WORK/code" || status=$?
+        code=$(cat "$NOD_WORK/code")
+        [ "$status" = 0 ] && return 0
+        log "download: attempt $try: curl $status, HTTP $code, $(size) bytes here"
+        disk_ran_out "the download"
+        case $status in
+            # The server cannot resume, or has less than is here: from the start.
+            33) rm -f "$part" ;;
+            22)
+                case $code in
+                    416) rm -f "$part" ;;
+                    408 | 425 | 429 | 5??) ;;
+                    *) fail installer_download "The server answered $code for the installer: check its address." ;;
+                esac
+                ;;
+        esac
+        run sleep "$((try < 5 ? 2 * try : 10))"
+    done
+    fail installer_download "The installer did not arrive in $DOWNLOAD_ATTEMPTS attempts (curl $status, $(size) of $length bytes): check the address and the way out of the subnet. $(last_lines 3)"
+}
+
+verified() {
+    run sha256sum "$part" >"$NOD_WORK/sum"
+    [ "$(cut -d ' ' -f 1 "$NOD_WORK/sum")" = "$InstallerSha256" ]
+}
+
+before=$(size)
+download
+if ! verified; then
+    # What an earlier run left may be of another file at the same address.
+    rm -f "$part"
+    if [ "$before" -gt 0 ]; then
+        download
+        verified || rm -f "$part"
+    fi
+    [ -e "$part" ] || fail installer_checksum "The downloaded installer has SHA-256 $(cut -d ' ' -f 1 "$NOD_WORK/sum"), not $InstallerSha256: it was deleted. Check address and checksum."
+fi
+
+log "installing to $PREFIX"
+install -d -m 0700 "$CACHE/tmp"
+status=0
+(
+    # The notebook's user reads the prefix, and nothing of this command's environment is the installer's business.
+    umask 022
+    exec env -i PATH="$PATH" HOME=/root LANG=C.UTF-8 TMPDIR="$CACHE/tmp" bash "$part" -b -p "$PREFIX" 3>&- 9>&-
+) &
+wait $! || status=$?
+if [ "$status" != 0 ]; then
+    disk_ran_out "the installation"
+    if tail -n 50 "$LOG" | grep -q 'No space left on device'; then
+        rm -rf "$PREFIX" "$part"
+        fail disk_full "The disk ran out of space during the installation: use a larger volume_gib."
+    fi
+    rm -rf "$PREFIX"
+    fail installer_failed "The installer ended with status $status: $(last_lines)"
+fi
+
+[ -x "$PREFIX/bin/jupyter" ] ||
+    fail installer_failed "The installer brought no Jupyter: take Anaconda's, or one that holds jupyterlab."
+run runuser -u jupyter -- env HOME=/home/jupyter "$PREFIX/bin/jupyter" server --version ||
+    fail installer_failed "The installed Jupyter Server does not start: $(last_lines)"
+
+if compgen -G "$PREFIX/conda-meta/anaconda-[0-9]*.json" >/dev/null; then
+    installer=anaconda
+elif [ -d "$PREFIX/conda-meta" ]; then
+    installer=conda
+else
+    installer=stand-in
+fi
+put "$NOD_WORK/files/anaconda.sh" /etc/profile.d/nod-anaconda.sh 0644
+rm -rf "$part" "$CACHE/tmp"
+printf '%s\n%s\n' "$InstallerSha256" "$installer" >"$NOD_WORK/done"
+put "$NOD_WORK/done" "$DONE" 0644
+
+succeed prefix="$PREFIX" installer="$installer"

@@ -1,0 +1,55 @@
+#!/bin/bash
+# Purpose: make a fresh instance ready: wait for cloud-init, check the system, make the user jupyter, close the
+#   metadata service (IMDS) to everyone but root.
+# Constraints: runs first and alone. Ubuntu 24.04, or a Debian that has the commands required below. A machine without
+#   cloud-init is taken as ready.
+NAME=prepare-instance
+DEFAULT_CODE=prepare_failed
+source "$NOD_WORK/scripts/common.sh"
+FILES=$NOD_WORK/files
+
+one_at_a_time 800
+
+[ -d /run/systemd/system ] || fail unsupported_system "The instance does not run systemd: use Ubuntu 24.04."
+[ "$(id -u)" = 0 ] || fail unsupported_system "The document must run as root."
+require openssl curl nft flock ps useradd usermod runuser tar gzip base64 sha256sum systemctl journalctl cmp
+python3 -I -c 'import sys; sys.exit(sys.version_info < (3, 10))' ||
+    fail unsupported_system "The image's python3 is older than 3.10: use Ubuntu 24.04."
+
+if command -v cloud-init >/dev/null; then
+    status=0
+    run timeout 600 cloud-init status --wait || status=$?
+    case $status in
+        0) ;;
+        # 2: it is done, with something to complain about that it recovered from.
+        2) log "cloud-init is done, with warnings: $(cloud-init status --long 2>&1 | tail -n 20)" ;;
+        124) fail cloud_init_failed "cloud-init was not done after 600 seconds: look into /var/log/cloud-init-output.log." ;;
+        *) fail cloud_init_failed "cloud-init failed: $(cloud-init status --long 2>&1 | tail -n 8)" ;;
+    esac
+fi
+
+if ! id jupyter >/dev/null 2>&1; then
+    useradd --create-home --home-dir /home/jupyter --shell /bin/bash --user-group --comment "Notebook" jupyter
+fi
+[ "$(id -u jupyter)" != 0 ] || fail unsupported_system "The image has a user jupyter with uid 0: use another image."
+# An image may bring the user along, in groups that lead to root (sudo, docker, lxd).
+usermod --groups "" --lock jupyter
+chown jupyter:jupyter /home/jupyter
+chmod 0750 /home/jupyter
+if command -v sudo >/dev/null && runuser -u jupyter -- sudo -n -l >/dev/null 2>&1; then
+    fail unsupported_system "The image lets the user jupyter use sudo: remove that rule from /etc/sudoers.d."
+fi
+
+put "$FILES/imds.nft" /opt/nod/imds.nft 0644
+put "$FILES/nod-imds.service" /etc/systemd/system/nod-imds.service 0644
+run systemctl daemon-reload
+run systemctl enable --quiet nod-imds.service
+# Not restart: that would take jupyter.service, which requires this unit, with it.
+run systemctl reload-or-restart nod-imds.service ||
+    fail prepare_failed "The metadata service could not be closed with nftables: $(journal nod-imds.service)"
+# Seen, not believed: the credentials behind it are worth more than anything else on the machine.
+if run runuser -u jupyter -- python3 -I -c 'import socket; socket.create_connection(("169.254.169.254", 80), 3)' 2>/dev/null; then
+    fail prepare_failed "The user jupyter still reaches the metadata service in spite of the nftables rule."
+fi
+
+succeed free_mib:="$(free_mib /)"

@@ -1,0 +1,48 @@
+#!/bin/bash
+# Purpose: give the notebook another password while it runs: logins by the old one end, kernels live on. When the server
+#   does not take it, the old password stays.
+# Constraints: after configure-notebook. A server that is not running reads the password when it starts.
+NAME=set-password
+DEFAULT_CODE=password_failed
+source "$NOD_WORK/scripts/common.sh"
+FILE=/etc/nod/password_hash
+# The server writes here which password counts for it, by the SHA-256 of the hash.
+COUNTS=/run/nod-jupyter/password
+# It looks twice a second.
+WAIT_SECONDS=15
+
+parameter PasswordHash \
+    '^argon2:[$]argon2id[$]v=19[$]m=[1-9][0-9]{3,5},t=[1-9][0-9]?,p=[1-8][$][A-Za-z0-9+/]{22,87}[$][A-Za-z0-9+/]{22,87}$' \
+    "an argon2id hash as jupyter_server.auth.passwd makes it"
+affordable_hash
+one_at_a_time 120
+
+[ -e "$FILE" ] || fail password_failed "The notebook has no password yet: run configure-notebook first."
+
+password_id() { tr -d '\n' <"$1" | sha256sum | cut -d ' ' -f 1; }
+counting() { head -c 64 "$COUNTS" 2>/dev/null || true; }
+runs() { systemctl is-active --quiet jupyter.service; }
+
+install -m 0600 "$FILE" "$NOD_WORK/before"
+printf '%s\n' "$PasswordHash" >"$NOD_WORK/password_hash"
+
+put_back() { put "$NOD_WORK/before" "$FILE" 0640 root:jupyter; }
+give_up() { # message
+    put_back
+    fail password_failed "$1 The old password stays."
+}
+# From here on every end but success has the old password again.
+trap 'put_back; unexpected "$LINENO" "$?"' ERR
+trap 'put_back; fail password_failed "$NAME was stopped from outside before the server took the password. The old one stays."' TERM INT HUP
+
+put "$NOD_WORK/password_hash" "$FILE" 0640 root:jupyter
+# The server takes it as it runs: no start is due.
+rm -f "$PENDING"
+wanted=$(password_id "$FILE")
+deadline=$((SECONDS + WAIT_SECONDS))
+while runs && [ "$(counting)" != "$wanted" ]; do
+    [ "$SECONDS" -lt "$deadline" ] ||
+        give_up "The notebook's server runs but did not take the new password in $WAIT_SECONDS seconds; does it hang? Restart it (systemctl restart jupyter), or stop and start the notebook, and try again."
+    run sleep 0.2
+done
+succeed

@@ -1,0 +1,1 @@
+"""The AWS APIs of the local cloud: moto's, and one module for each place where moto is not AWS."""

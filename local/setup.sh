@@ -1,0 +1,87 @@
+#!/bin/bash
+# Everything `make` needs beyond git, make and Python: Debian packages, then a virtual environment with the client `nod`.
+# Constraints: Debian or Ubuntu; root or sudo only where a package is missing. Safe to run again and after an
+# interruption: what is there is not installed anew.
+set -euo pipefail
+
+usage="usage: setup.sh demo|deploy|lint|test FOLDER, the folder of the virtual environment"
+what=${1:?$usage}
+venv=${2:?$usage}
+python=${PYTHON:-python3}
+
+# Debian's PATH of an ordinary user leaves out where debootstrap is.
+export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
+
+say() { printf '%s\n' "$*" >&2; }
+die() { say "$*"; exit 2; }
+
+programs=(systemd-nspawn debootstrap nsenter setpriv mkfs.ext4)
+case $what in
+    demo) requirements=requirements-local.txt ;;
+    deploy) requirements=requirements-local.txt programs=() ;;
+    lint) requirements=requirements-dev.txt programs=() ;;
+    test) requirements=requirements-dev.txt programs+=(chromium node npm) ;;
+    *) die "$usage" ;;
+esac
+declare -A package=(
+    [systemd-nspawn]=systemd-container [debootstrap]=debootstrap [nsenter]=util-linux [setpriv]=util-linux
+    [mkfs.ext4]=e2fsprogs [chromium]=chromium [node]=nodejs [npm]=npm
+)
+
+command -v "$python" >/dev/null ||
+    die "$python is missing: install Python 3.11 or later and run make again, or name one with 'make $what PYTHON=…'."
+"$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
+    die "Python 3.11 or later is needed, $python is $("$python" --version): name another with 'make $what PYTHON=…'."
+
+sudo=()
+if [ "$(id -u)" != 0 ] && command -v sudo >/dev/null; then sudo=(sudo); fi
+[ "$(id -u)" = 0 ] || [ ${#sudo[@]} -gt 0 ] || [ "$what" = lint ] || [ "$what" = deploy ] ||
+    die "Root is needed to boot machines: run make as root, or install sudo."
+
+# Made by root later on, it would keep out whoever types `sudo`.
+mkdir -p "${XDG_CACHE_HOME:-$HOME/.cache}"
+
+missing=()
+for program in "${programs[@]}"; do
+    command -v "$program" >/dev/null || missing+=("${package[$program]}")
+done
+# `import venv` works on Debian without the package; what it lacks is pip.
+"$python" -c 'import ensurepip, venv' 2>/dev/null ||
+    missing+=("python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv")
+if [ ${#missing[@]} -gt 0 ]; then
+    command -v apt-get >/dev/null ||
+        die "These packages are missing and there is no apt-get to install them: ${missing[*]}."
+    [ "$(id -u)" = 0 ] || [ ${#sudo[@]} -gt 0 ] ||
+        die "Root is needed to install ${missing[*]}: run make as root, or install sudo."
+    say "Installing Debian packages: ${missing[*]}"
+    { "${sudo[@]}" apt-get update -qq && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; } ||
+        die "apt-get could not install ${missing[*]}, for the reason above: put it right and run make again."
+    say "Debian packages: $SECONDS s"
+fi
+
+# A run that was killed while it made the environment left one without pip.
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+    "$python" -m venv --clear "$venv" || die "Cannot make a virtual environment in $venv, for the reason above."
+fi
+began=$SECONDS
+say "Installing Python packages into $venv, about half a minute"
+pip() {
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check "$@" 2> >(grep -v '^WARNING: Location' >&2) ||
+        die "pip could not install the packages, for the reason above (disk, network, index?): put it right and run make again."
+}
+pip -r "$requirements"
+# The client of this checkout as $venv/bin/nod; what it imports is there already.
+pip --no-deps --editable .
+say "Python packages: $((SECONDS - began)) s"
+
+if [ "$what" = test ]; then
+    began=$SECONDS
+    say "Installing the scanners into $venv/scan and the evaluator of IAM policies into node_modules, about a minute"
+    "$venv/scan/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv/scan" ||
+        die "Cannot make a virtual environment in $venv/scan, for the reason above."
+    venv=$venv/scan pip -r requirements-scan.txt
+    npm ci --no-audit --no-fund --loglevel=error >&2 ||
+        die "npm could not install the packages, for the reason above (disk, network, registry?): put it right and run make again."
+    say "Scanners: $((SECONDS - began)) s"
+fi

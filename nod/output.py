@@ -1,0 +1,119 @@
+"""Where words go: results to stdout, everything else to stderr, one JSON document for `--json`."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import sys
+import textwrap
+from collections.abc import Mapping
+from typing import IO
+
+from rich.console import Console
+from rich.text import Text
+
+from nod.errors import NodError, RefusedError
+
+_LABEL = 13
+_NO_WIDTH = 10_000
+
+
+class Output:
+    """The two streams of a command. Everything printed here is already safe for a terminal (`text.clean`)."""
+
+    def __init__(self, *, as_json: bool, stdout: IO[str] | None = None, stderr: IO[str] | None = None) -> None:
+        """`as_json`: stdout gets JSON only."""
+        self.as_json = as_json
+        self._stdout = stdout or sys.stdout
+        self.console = _console(self._stdout)
+        self.progress = _console(stderr or sys.stderr)
+
+    def document(self, document: object) -> None:
+        """One JSON document on a line of stdout.
+
+        Non-ASCII is escaped, so that no character of the server's can steer a terminal or fail an encoding.
+        """
+        text = json.dumps(document, separators=(", ", ": ")).replace("\x7f", "\\u007f")
+        self._stdout.write(text + "\n")
+        self._stdout.flush()
+
+    def say(self, text: str, style: str = "") -> None:
+        """A sentence for the person, on stderr."""
+        self._line(self.progress, text, style)
+
+    def head(self, text: str, style: str = "bold") -> None:
+        """A heading of the result."""
+        self._line(self.console, text, style)
+
+    def row(self, label: str, value: str, style: str = "") -> None:
+        """A labelled value on one line: never wrapped by us, so that it can be copied."""
+        line = Text(f"  {label:<{_LABEL}}", style="dim").append(value, style=style or "not dim")
+        self.console.print(line, soft_wrap=True)
+
+    def note(self, label: str, text: str) -> None:
+        """A labelled sentence, wrapped under itself; an empty label continues the row above."""
+        width = self.console.width - _LABEL - 3
+        for number, line in enumerate(textwrap.wrap(text, max(width, 30)) or [""]):
+            self.row("" if number else label, line)
+
+    def gap(self) -> None:
+        """An empty line in the result."""
+        self.console.print()
+
+    def failure(self, error: NodError) -> None:
+        """What went wrong: for the person on stderr, for a script as `{"error": …}` on stdout.
+
+        Args:
+            error: what went wrong.
+            told: stdout has its document already.
+        """
+        self.say(f"nod: {error.message}", "red")
+        fields = error.fields if isinstance(error, RefusedError) else ()
+        for field in fields:
+            allowed = f" Allowed: {field.allowed}" if field.allowed else ""
+            self.say(f"  {field.field}: {field.message}{allowed}")
+        if isinstance(error, RefusedError) and error.code != error.default_code:
+            self.say(f"  ({error.status} {error.code})", "dim")
+        for hint in error.hints:
+            self.say(f"  {hint}")
+        if self.as_json and not error.told:
+            self.document({"error": _as_json(error)})
+
+    def _line(self, console: Console, text: str, style: str) -> None:
+        console.print(Text(text, style=style), soft_wrap=True)
+
+
+def can_show(console: Console, text: str) -> bool:
+    """Whether the stream's encoding has all characters of `text`."""
+    try:
+        text.encode(console.encoding)
+    except (LookupError, UnicodeEncodeError):
+        return False
+    return True
+
+
+def _console(stream: IO[str]) -> Console:
+    if isinstance(stream, io.TextIOWrapper):
+        # A notebook's name or a message can hold what an old code page cannot.
+        stream.reconfigure(errors="replace")
+    return Console(
+        file=stream,
+        markup=False,
+        highlight=False,
+        emoji=False,
+        force_jupyter=False,
+        # Colour is for terminals only: rich would let FORCE_COLOR put it into files.
+        force_terminal=None if stream.isatty() else False,
+        # A file has no width: nothing is wrapped or cut there.
+        width=None if stream.isatty() else _NO_WIDTH,
+        no_color=True if os.environ.get("NO_COLOR") else None,
+    )
+
+
+def _as_json(error: NodError) -> Mapping[str, object]:
+    document: dict[str, object] = {"code": error.code, "message": error.message, "hints": list(error.hints)}
+    if isinstance(error, RefusedError):
+        document["status"] = error.status
+        document["fields"] = [vars(field) for field in error.fields]
+    return document

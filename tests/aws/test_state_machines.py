@@ -1,0 +1,230 @@
+"""What can be said of the workflows without AWS: calls against botocore's service models, ends, loops."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import botocore.session
+import pytest
+from botocore.model import ListShape, MapShape, Shape, StructureShape
+
+from tests.aws.workflows import NAMES, State, definition, placeholders, states, substitutions
+
+SESSION = botocore.session.get_session()
+# Optimised integrations name the service otherwise than the SDK does.
+SERVICES = {"sfn": "stepfunctions", "states": "stepfunctions"}
+ALL = [state for name in NAMES for state in states(name)]
+TASKS = [s for s in ALL if s.body["Type"] == "Task"]
+SDK = [s for s in TASKS if ":::" in s.body["Resource"]]
+
+
+def ids(state: State) -> str:
+    return f"{state.machine}: {state.name}"
+
+
+def operation(state: State) -> Any:
+    resource = state.body["Resource"].split(":::")[1].removeprefix("aws-sdk:")
+    service, action = resource.split(".")[0].split(":")
+    model = SESSION.get_service_model(SERVICES.get(service, service))
+    return model.operation_model(action[0].upper() + action[1:])
+
+
+def member(shape: StructureShape, name: str) -> Shape | None:
+    """A member by the name that Step Functions uses: Pascal case, whatever the service's own."""
+    return {m[0].upper() + m[1:]: s for m, s in shape.members.items()}.get(name)
+
+
+def check_parameters(shape: Shape, value: Any, where: str) -> None:
+    if isinstance(shape, StructureShape) and isinstance(value, dict):
+        names = {k.removesuffix(".$") for k in value}
+        for key, inner in value.items():
+            name = key.removesuffix(".$")
+            found = member(shape, name)
+            assert found is not None, f"{where}: {shape.name} has no member {name}"
+            if not key.endswith(".$"):
+                check_parameters(found, inner, f"{where}.{name}")
+        required = {m[0].upper() + m[1:] for m in shape.required_members}
+        assert required <= names, f"{where}: missing {required - names}"
+    elif isinstance(shape, ListShape):
+        assert isinstance(value, list), f"{where} is a list"
+        for inner in value:
+            check_parameters(shape.member, inner, where)
+    elif isinstance(shape, MapShape):
+        assert isinstance(value, dict), f"{where} is a map"
+        for key, inner in value.items():
+            if not key.endswith(".$"):
+                check_parameters(shape.value, inner, f"{where}.{key}")
+    elif shape.type_name == "string":
+        # An object for a string member is serialised by Step Functions (startExecution's Input).
+        assert isinstance(value, str | dict), f"{where} is a string"
+    elif shape.type_name in {"integer", "long"}:
+        assert isinstance(value, int) and not isinstance(value, bool), f"{where} is a number"
+
+
+@pytest.mark.parametrize("state", SDK, ids=ids)
+def test_parameters_of_each_sdk_integration_exist_in_the_service_model(state: State) -> None:
+    op = operation(state)
+    if "Parameters" in state.body:
+        check_parameters(op.input_shape, state.body["Parameters"], op.name)
+    else:
+        assert state.body.get("InputPath"), "the whole state as parameters of an AWS call"
+
+
+PATH_KEYS = {"Variable", "InputPath", "ErrorPath", "CausePath"}
+
+
+def paths(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            if isinstance(inner, str) and (key.endswith(".$") or key in PATH_KEYS):
+                yield from re.findall(r"(?<!\$)\$(?:\.[\w]+|\[\d+\]|\[\*\])+", inner)
+            else:
+                yield from paths(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from paths(inner)
+
+
+def resolve(shape: Shape, steps: list[str], where: str) -> Shape:
+    for step in steps:
+        if step.startswith("["):
+            assert isinstance(shape, ListShape), f"{where}: {shape.name} is no list"
+            shape = shape.member
+        else:
+            if isinstance(shape, MapShape):
+                shape = shape.value
+                continue
+            assert isinstance(shape, StructureShape), f"{where}: {shape.name} has no members"
+            found = member(shape, step)
+            assert found is not None, f"{where}: {shape.name} has no member {step}"
+            shape = found
+    return shape
+
+
+def split(path: str) -> list[str]:
+    return re.findall(r"\[[\d*]+\]|\w+", path)
+
+
+READ = [s for s in SDK if s.body.get("ResultPath") and "waitForTaskToken" not in s.body["Resource"]]
+
+
+@pytest.mark.parametrize("state", READ, ids=ids)
+def test_used_result_fields_of_each_sdk_integration_exist_in_the_service_model(state: State) -> None:
+    output = operation(state).output_shape
+    assert output is not None
+    root = split(state.body["ResultPath"].removeprefix("$"))
+    selector: dict[str, tuple[Shape, bool]] = {
+        key.removesuffix(".$"): (resolve(output, split(path.removeprefix("$")), path), "[*]" in path)
+        for key, path in state.body.get("ResultSelector", {}).items()
+    }
+    readers = [s.body for s in ALL if s.machine == state.machine]
+    used = [p for body in readers for p in paths({**body, "ResultSelector": None, "Branches": None})]
+    seen = 0
+    for path in used:
+        steps = split(path.removeprefix("$"))
+        if steps[: len(root)] != root or len(steps) == len(root):
+            continue
+        rest = steps[len(root) :]
+        seen += 1
+        if selector:
+            assert rest[0] in selector, f"{path}: no {rest[0]} in the ResultSelector"
+            shape, many = selector[rest[0]]
+            # A path with [*] selects a list of what it names.
+            inner = rest[2:] if many and rest[1:2] == ["[0]"] else rest[1:]
+            resolve(shape, inner, path)
+        else:
+            # A DynamoDB item's attributes are a map: only its first steps are the service's.
+            resolve(output, rest[:2] if rest[0] == "Item" else rest, path)
+    assert seen, f"nobody reads {state.body['ResultPath']}"
+
+
+@pytest.mark.parametrize("state", TASKS, ids=ids)
+def test_each_task_has_a_timeout_a_retry_and_an_end_for_its_errors(state: State) -> None:
+    assert state.body["TimeoutSeconds"] <= 3600
+    assert state.body.get("Retry"), "an error that passes would end the workflow"
+    if state.machine == "launch":
+        assert state.caught, "an error here would not reach the undo"
+
+
+@pytest.mark.parametrize("state", [s for s in ALL if "Retry" in s.body], ids=ids)
+def test_every_retry_is_counted_and_ends(state: State) -> None:
+    for retry in state.body["Retry"]:
+        assert 0 <= retry["MaxAttempts"] <= 200
+        # Step Functions accepts at most 99,999,999 and whole seconds only.
+        assert isinstance(retry["IntervalSeconds"], int) and retry["IntervalSeconds"] >= 1
+
+
+@pytest.mark.parametrize("state", [s for s in TASKS if s.name.startswith("Look for ")], ids=ids)
+def test_a_look_at_a_command_is_tried_again_unless_the_command_has_failed(state: State) -> None:
+    pending, ended, rest = state.body["Retry"]
+    assert pending["ErrorEquals"] == ["CommandPending"] and pending["MaxAttempts"] > 0
+    assert "CommandFailed" in ended["ErrorEquals"] and ended["MaxAttempts"] == 0
+    # SDK errors have class names of their own (InternalServerError, ReadTimeoutError), Lambda's end in States.….
+    assert rest["ErrorEquals"] == ["States.ALL"] and rest["MaxAttempts"] > 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_state_can_be_reached_and_every_loop_passes_a_counter(name: str) -> None:
+    def check(machine: dict[str, Any]) -> None:
+        edges: dict[str, set[str]] = {}
+        for state_name, body in machine["States"].items():
+            nexts = {body.get("Next"), body.get("Default")}
+            nexts |= {c["Next"] for c in body.get("Choices", ())} | {c["Next"] for c in body.get("Catch", ())}
+            edges[state_name] = {n for n in nexts if n}
+            assert edges[state_name] <= machine["States"].keys()
+            for branch in body.get("Branches", ()):
+                check(branch)
+        reached, todo = set(), [machine["StartAt"]]
+        while todo:
+            current = todo.pop()
+            if current not in reached:
+                reached.add(current)
+                todo.extend(edges[current])
+        assert reached == machine["States"].keys()
+        # Without the states that count there is no cycle left.
+        counters = {state_name for state_name in edges if state_name.startswith("Count a ")}
+        for counter in counters:
+            assert "States.MathAdd(" in str(machine["States"][counter]["Parameters"]), f"{counter} does not count"
+        uncounted = {s: n - counters for s, n in edges.items() if s not in counters}
+        visiting: set[str] = set()
+        done: set[str] = set()
+
+        def visit(node: str) -> None:
+            assert node not in visiting, f"a loop without a count through {node}"
+            if node in done:
+                return
+            visiting.add(node)
+            for following in uncounted.get(node, ()):
+                visit(following)
+            visiting.discard(node)
+            done.add(node)
+
+        for node in uncounted:
+            visit(node)
+
+    check(definition(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_placeholder_is_substituted_and_every_substitution_used(name: str) -> None:
+    assert placeholders(name) == set(substitutions(name))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_state_names_are_sentences_within_the_limit_of_step_functions(name: str) -> None:
+    names = [s.name for s in states(name)]
+    assert len(names) == len(set(names)), "names are unique in a machine"
+    for state_name in names:
+        assert len(state_name) <= 80
+        assert state_name[0].isupper() and " " in state_name
+
+
+def test_no_workflow_carries_a_password_or_a_token_of_a_user() -> None:
+    for state in ALL:
+        # What is called after the password: its hash, the document, the code and kind of its failure.
+        text = re.sub(r"password_?hash|set[- ]password|password_?failed", "", str(state.body).lower())
+        text = re.sub(r"the password was not changed|'workflow': 'password'", "", text)
+        assert "password" not in text
+        assert "bearer" not in text

@@ -1,0 +1,25 @@
+"""The order of the tests."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+LOCAL = Path(__file__).parent / "local"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What mostly waits comes before what computes, so that with several workers each fills the other's gaps.
+
+    First one module that boots machines, which makes their image where none is cached; meanwhile those of the local
+    cloud that need none; then the other modules with machines, of which one begun last would be waited for alone.
+    """
+    boots = [item.path for item in items if item.get_closest_marker("machine")]
+
+    def rank(item: pytest.Item) -> int:
+        if item.path in boots:
+            return 0 if item.path == boots[0] else 2
+        return 1 if item.path.is_relative_to(LOCAL) else 3
+
+    items.sort(key=rank)

@@ -1,0 +1,334 @@
+"""The whole product on real machines: launched over HTTP, used over TLS, looked at from all sides."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import boto3
+import httpx
+import pytest
+from playwright.sync_api import sync_playwright
+
+from local.cloud import Cloud
+from local.delays import Delays
+from tests.local.person import Person, fingerprint, log_in, wait_until
+
+pytestmark = pytest.mark.machine
+
+CANARY = "canary-Pa55word-4711"
+DELAYS = Delays(pending=1, agent=2)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def cloud(tmp_path_factory: pytest.TempPathFactory, image: Path, installer: Any) -> Iterator[Cloud]:
+    state = tmp_path_factory.mktemp("cloud")
+    with Cloud(state, image=image, installer=installer, api_port=0, aws_port=0, delays=DELAYS) as cloud:
+        yield cloud
+
+
+@pytest.fixture(scope="module")
+def person(cloud: Cloud) -> Person:
+    return Person(cloud.api_url, cloud.token)
+
+
+@pytest.fixture(scope="module")
+def notebook(cloud: Cloud, person: Person) -> dict[str, Any]:
+    """A notebook that is ready, with the canary as its password, its email confirmed before."""
+    wait_until(cloud.inbox.messages, 20, "no confirmation mail")
+    link = re.search(r"http://\S+ConfirmSubscription\S+", cloud.inbox.messages()[0].text)
+    assert link
+    assert httpx.get(link[0], trust_env=False).status_code == 200
+    answer = person.request(name="canary", password=CANARY)
+    assert answer.status_code == 202
+    assert answer.json()["password"] is None
+    return person.wait(answer.json()["id"], "ready")
+
+
+def machine_of(cloud: Cloud, notebook: dict[str, Any]) -> Any:
+    return cloud.machine(notebook["instance_id"])
+
+
+def test_link_shows_a_login_page_with_the_certificate_that_was_told(notebook: dict[str, Any]) -> None:
+    assert fingerprint(notebook["address"]) == notebook["certificate_sha256"]
+    session = log_in(notebook["url"], CANARY)
+    assert session.login.status_code == 302  # type: ignore[attr-defined]
+    assert session.get("/api/status").status_code == 200
+
+
+def test_wrong_password_and_no_password_open_nothing(notebook: dict[str, Any]) -> None:
+    session = log_in(notebook["url"], "wrong-password-0", source="127.0.0.90")
+    assert session.login.status_code == 401  # type: ignore[attr-defined]
+    assert session.get("/api/kernels").status_code == 403
+
+
+def test_guesses_are_slowed_for_their_address_alone_and_sessions_stay_open(notebook: dict[str, Any]) -> None:
+    owner = log_in(notebook["url"], CANARY)
+    answers = [log_in(notebook["url"], f"guess-{i}", source="127.0.0.91").login.status_code for i in range(12)]  # type: ignore[attr-defined]
+    assert answers.count(401) <= 5
+    assert 429 in answers
+    right = log_in(notebook["url"], CANARY, source="127.0.0.91")
+    assert right.login.status_code == 429, "the right guess tells nothing while the address waits"  # type: ignore[attr-defined]
+    assert owner.get("/api/kernels").status_code == 200
+    assert log_in(notebook["url"], CANARY, source="127.0.0.92").login.status_code == 302  # type: ignore[attr-defined]
+
+
+def test_mail_carries_link_fingerprint_type_and_price_and_no_password(cloud: Cloud, notebook: dict[str, Any]) -> None:
+    def mails() -> list[Any]:
+        return [m for m in cloud.inbox.messages() if notebook["url"] in m.text]
+
+    wait_until(mails, 20, "no mail with the link")
+    mail = mails()[0]
+    assert notebook["certificate_sha256"] in mail.text
+    assert notebook["instance_type"] in mail.text
+    assert f"{notebook['cost']['per_hour']:.4f}" in mail.text, mail.text
+    assert CANARY not in mail.text
+    assert "<" not in mail.text.split("--\n")[0], "plain text"
+    assert all(len(line) <= 998 for line in mail.text.splitlines())
+
+
+def test_heartbeat_comes_from_the_machine(cloud: Cloud, notebook: dict[str, Any]) -> None:
+    tables = boto3.client("dynamodb", endpoint_url=cloud.aws_url)
+    row: dict[str, Any] = {}
+
+    def answers() -> bool:
+        items = tables.scan(TableName="nod-local-heartbeats")["Items"]
+        row.update(next((i for i in items if i["id"]["S"].endswith(notebook["instance_id"])), {}))
+        return row.get("answers", {}).get("BOOL") is True
+
+    wait_until(answers, 130, f"no heartbeat that says it answers: {row}")
+    assert row["address"]["S"] == notebook["address"]
+    assert row["certificate_sha256"]["S"] == notebook["certificate_sha256"]
+    assert row["boot_id"]["S"]
+
+
+def test_user_of_the_notebook_is_nobody_special(cloud: Cloud, notebook: dict[str, Any]) -> None:
+    machine = machine_of(cloud, notebook)
+    as_user = ["runuser", "-u", "jupyter", "--", "sh", "-c"]
+    assert machine.run([*as_user, "sudo -n true || exit 9"]).exit_code == 9
+    ask = (
+        "import urllib.request as u; "
+        "q = u.Request('http://169.254.169.254/latest/api/token', method='PUT'); "
+        "q.add_header('X-aws-ec2-metadata-token-ttl-seconds', '60'); "
+        "print(len(u.urlopen(q, timeout=5).read()))"
+    )
+    assert int(machine.run(["python3", "-c", ask]).stdout) > 0, "root reaches it, so the question is right"
+    reached = machine.run(["runuser", "-u", "jupyter", "--", "python3", "-c", ask])
+    assert reached.exit_code != 0, "IMDS is open to the notebook's user"
+    assert "URLError" in reached.stderr or "TimeoutError" in reached.stderr, reached.stderr
+    processes = machine.run(["ps", "-eo", "user,args"]).stdout
+    assert re.search(r"^jupyter\s.*/opt/nod/notebook/notebook.py", processes, re.MULTILINE)
+    assert not re.search(r"^root\s.*(jupyter-?(lab|server)|notebook.py)", processes, re.MULTILINE)
+
+
+def test_second_notebook_runs_beside_the_first(cloud: Cloud, person: Person, notebook: dict[str, Any]) -> None:
+    answer = person.request(name="second").json()
+    assert len(answer["password"]) >= 20
+    second = person.wait(answer["id"], "ready")
+    assert second["address"] != notebook["address"]
+    assert log_in(second["url"], answer["password"]).login.status_code == 302  # type: ignore[attr-defined]
+    assert log_in(notebook["url"], CANARY).login.status_code == 302  # type: ignore[attr-defined]
+    machine = machine_of(cloud, second)
+    assert person.delete(second["id"], "second").status_code == 202
+    person.wait(second["id"], "terminated")
+    assert not machine.running
+
+
+def test_notebook_comes_back_after_a_crash_and_after_a_reboot(cloud: Cloud, notebook: dict[str, Any]) -> None:
+    machine = machine_of(cloud, notebook)
+    session = log_in(notebook["url"], CANARY)
+
+    def answers() -> bool:
+        try:
+            return bool(session.get("/api/status").status_code == 200)
+        except httpx.HTTPError:
+            return False
+
+    machine.run(["systemctl", "kill", "-s", "KILL", "jupyter.service"])
+    wait_until(answers, 40, "Jupyter was not restarted")
+    ec2 = boto3.client("ec2", endpoint_url=cloud.aws_url)
+    ec2.reboot_instances(InstanceIds=[notebook["instance_id"]])
+    time.sleep(1)
+    wait_until(answers, 60, "not back after the reboot, or the session was lost")
+    assert fingerprint(notebook["address"]) == notebook["certificate_sha256"]
+
+
+def test_page_logs_in_over_tls_and_runs_a_cell_that_prints(notebook: dict[str, Any], tmp_path: Path) -> None:
+    session = log_in(notebook["url"], CANARY)
+    cell = {"cell_type": "code", "execution_count": None, "id": "a", "metadata": {}, "outputs": []}
+    content = {
+        "cells": [{**cell, "source": "print('six times seven is', 6 * 7)"}],
+        "metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}},
+        "nbformat": 4,
+        "nbformat_minor": 5,
+    }
+    saved = session.put(
+        "/api/contents/page.ipynb",
+        json={"type": "notebook", "content": content},
+        headers={"X-XSRFToken": session.cookies["_xsrf"]},
+    )
+    assert saved.status_code == 201, saved.text
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"],
+        )
+        try:
+            page = browser.new_context(ignore_https_errors=True, locale="en-US").new_page()
+            page.goto(f"{notebook['url']}/login?next=%2Flab%2Ftree%2Fpage.ipynb")
+            page.fill("input[type=password]", CANARY)
+            page.click("button[type=submit]")
+            page.wait_for_selector(".jp-Notebook .jp-CodeCell", timeout=60_000)
+            output = page.locator(".jp-OutputArea-output")
+
+            def printed() -> bool:
+                # Without a look at it nothing is drawn, and JupyterLab draws outputs only when they are in view.
+                page.screenshot(path=tmp_path / "page.png")
+                return any("six times seven is 42" in text for text in output.all_inner_texts())
+
+            def ran() -> bool:
+                # What is run before the kernel is connected is lost, and a person runs it again.
+                page.locator(".jp-CodeCell .cm-content").first.click()
+                page.keyboard.press("Shift+Enter")
+                page.wait_for_timeout(3000)
+                return printed()
+
+            page.wait_for_selector("text=Python 3 (ipykernel) | Idle", timeout=60_000)
+            wait_until(ran, 60, lambda: f"the cell printed nothing; see {tmp_path}/page.png")
+        finally:
+            browser.close()
+
+
+def test_slack_channel_gets_the_link(cloud: Cloud) -> None:
+    def admin(*arguments: str, given: str = "") -> str:
+        run = subprocess.run(
+            [sys.executable, "-m", "admin", *arguments],
+            cwd=ROOT,
+            env={**os.environ, **cloud.environment()},
+            input=given,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert run.returncode == 0, run.stderr
+        return run.stdout
+
+    address = f"{cloud.aws_url}/_local/slack/services/TLOCAL/BLOCAL/team"
+    admin("slack", "add", "team", "--origin", cloud.aws_url, given=address)
+    token = re.search(r"nod\.sue\.\S+", admin("user", "add", "sue", "--slack", "team"))
+    assert token
+    sue = Person(cloud.api_url, token[0])
+    ready = sue.wait(sue.request(name="slacky").json()["id"], "ready")
+    wait_until(lambda: any(ready["url"] in json.dumps(m) for m in cloud.slack.messages()), 20, "nothing in Slack")
+    wait_until(
+        lambda: sue.show(ready["id"])["notifications"] == [{"channel": "slack:team", "state": "sent"}],
+        60,
+        "not sent",
+    )
+    assert sue.delete(ready["id"], "slacky").status_code == 202
+    sue.wait(ready["id"], "terminated")
+
+
+def test_hundred_equal_posts_make_one_notebook_one_execution_one_machine(cloud: Cloud, person: Person) -> None:
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(
+            pool.map(lambda _: Person(cloud.api_url, cloud.token).request(key="same", name="hundred"), range(100))
+        )
+    assert {a.status_code for a in answers} == {202}
+    bodies = [a.json() for a in answers]
+    assert len({b["id"] for b in bodies}) == 1
+    assert sum(b["password"] is not None for b in bodies) == 1, "the password is shown once"
+    notebook = person.wait(bodies[0]["id"], "ready")
+    sfn = boto3.client("stepfunctions", endpoint_url=cloud.aws_url)
+    arn = "arn:aws:states:us-east-1:123456789012:stateMachine:nod-local-launch"
+    names = [e["name"] for e in sfn.list_executions(stateMachineArn=arn)["executions"]]
+    assert names.count(notebook["id"]) == 1
+    ec2 = boto3.client("ec2", endpoint_url=cloud.aws_url)
+    found = ec2.describe_instances(Filters=[{"Name": "tag:nod:notebook", "Values": [notebook["id"]]}])
+    assert sum(len(r["Instances"]) for r in found["Reservations"]) == 1
+    assert person.request(key="same", name="another").status_code == 422
+    person.delete(notebook["id"], "hundred")
+    person.wait(notebook["id"], "terminated")
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [("installer_checksum", "installer_checksum"), ("disk_full", "disk_full")],
+)
+def test_fault_on_the_machine_is_told_and_undone(cloud: Cloud, person: Person, fault: str, code: str) -> None:
+    cloud.faults.on(fault)
+    try:
+        seen = person.wait(person.request().json()["id"], "failed")
+    finally:
+        cloud.faults.clear()
+    assert seen["error"]["code"] == code
+    ec2 = boto3.client("ec2", endpoint_url=cloud.aws_url)
+    found = ec2.describe_instances(Filters=[{"Name": "tag:nod:notebook", "Values": [seen["id"]]}])
+    assert [i["State"]["Name"] for r in found["Reservations"] for i in r["Instances"]] == ["terminated"]
+    wait_until(
+        lambda: any(code in m.text and seen["id"] in m.text for m in cloud.inbox.messages()),
+        20,
+        "its owner was not told",
+    )
+
+
+def test_secrets_are_nowhere(cloud: Cloud, person: Person, notebook: dict[str, Any]) -> None:
+    """Neither the password nor the token: tables, histories, commands, logs, messages, the machine."""
+    secret = cloud.token.rsplit(".", 1)[1]
+    aws = {"endpoint_url": cloud.aws_url}
+    places: dict[str, str] = {}
+    tables = boto3.client("dynamodb", **aws)
+    for table in tables.list_tables()["TableNames"]:
+        places[f"table {table}"] = str(tables.scan(TableName=table)["Items"])
+    sfn = boto3.client("stepfunctions", **aws)
+    for machine in sfn.list_state_machines()["stateMachines"]:
+        for e in sfn.list_executions(stateMachineArn=machine["stateMachineArn"])["executions"]:
+            history = sfn.get_execution_history(executionArn=e["executionArn"], maxResults=1000)["events"]
+            places[f"history {e['executionArn']}"] = str(history)
+    ssm = boto3.client("ssm", **aws)
+    for command in ssm.list_commands(InstanceId=notebook["instance_id"])["Commands"]:
+        places[f"command {command['CommandId']}"] = str(command)
+        places[f"output {command['CommandId']}"] = str(
+            ssm.get_command_invocation(CommandId=command["CommandId"], InstanceId=notebook["instance_id"])
+        )
+    places["mail"] = str([m.text for m in cloud.inbox.messages()])
+    places["slack"] = str(cloud.slack.messages())
+    places["answer"] = str(person.show(notebook["id"]))
+    for file in cloud.state.rglob("*"):
+        if file.is_file() and "machines" not in file.parts and file.name != "token":
+            places[str(file)] = file.read_text(errors="replace")
+    machine = machine_of(cloud, notebook)
+    places["processes"] = machine.run(["sh", "-c", "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null"]).stdout
+    places["journal"] = machine.run(["journalctl", "--no-pager"]).stdout
+    places["files"] = machine.run(
+        [
+            "grep",
+            "-rlE",
+            f"{CANARY}|{secret}",
+            "/etc",
+            "/opt/nod",
+            "/var/log",
+            "/var/lib",
+            "/home",
+            "/tmp",
+            "/root",
+        ]
+    ).stdout
+    assert places["files"] == ""
+    assert len(places) > 12
+    assert "jupyter" in places["processes"]
+    assert "jupyter" in places["journal"]
+    assert notebook["url"] in places["mail"]
+    for place, text in places.items():
+        assert CANARY not in text, place
+        assert secret not in text, place

@@ -1,0 +1,419 @@
+"""The activity monitor on a real machine with a real JupyterLab: what it says while people and programs work.
+
+A minute lasts a second here, so heartbeats come each second, or each four while nothing happens.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import argon2
+import httpx
+import pytest
+from boto3.dynamodb.types import TypeDeserializer
+from playwright.sync_api import Page, sync_playwright
+
+from instance import build
+from local.installer import Installer
+from local.machines import Completed, Machine, Machines
+from tests.local.person import log_in, wait_until
+
+pytestmark = pytest.mark.machine
+
+DOCUMENTS = build.documents()
+INSTANCE_ID = "i-0a1b2c3d4e5f6a7b8"
+PASSWORD = "signals-correct-horse"
+DRIVE = Path(__file__).with_name("drive.py")
+PYTHON = "/opt/anaconda3/bin/python"
+ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin"}
+
+
+def hashed(password: str) -> str:
+    return "argon2:" + argon2.PasswordHasher(memory_cost=10240, time_cost=10, parallelism=8).hash(password)
+
+
+class Table:
+    """DynamoDB for one row, and the installer's server, at 127.0.0.1:AWS_PORT of the machine."""
+
+    def __init__(self, port: int, installer: Path) -> None:
+        self.row: dict[str, Any] = {}
+        self.answer: dict[str, Any] = {}
+        self.beats = 0
+        table = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, *_: Any) -> None:
+                return
+
+            def do_POST(self) -> None:
+                update = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+                values = {name[1:]: value for name, value in update["ExpressionAttributeValues"].items()}
+                read = TypeDeserializer()
+                table.row = {name: read.deserialize(value) for name, value in values.items()}
+                table.beats += 1
+                self._send(json.dumps({"Attributes": {**values, **table.answer}}).encode())
+
+            def do_HEAD(self) -> None:
+                self.do_GET()
+
+            def do_GET(self) -> None:
+                self._send(installer.read_bytes())
+
+            def _send(self, body: bytes) -> None:
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                if self.command != "HEAD":
+                    self.wfile.write(body)
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        self._thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self._thread.join()
+        self.server.server_close()
+
+    def until(self, says: Callable[[dict[str, Any]], Any], what: str, seconds: float = 20) -> dict[str, Any]:
+        """The first row, written from now on, that says so."""
+        seen = self.beats
+        wait_until(lambda: self.beats > seen and says(self.row), seconds, lambda: f"{what}: {self.row}")
+        return self.row
+
+    def holds(self, says: Callable[[dict[str, Any]], Any], what: str, seconds: float) -> None:
+        """Each row of so many seconds says so."""
+        end, seen = time.monotonic() + seconds, self.beats
+        while time.monotonic() < end:
+            assert says(self.row), f"{what}: {self.row}"
+            time.sleep(0.2)
+        assert self.beats > seen
+
+
+def age(row: dict[str, Any], signal: str) -> float:
+    return float(row["ages"].get(signal, 1e9))
+
+
+@pytest.fixture(scope="module")
+def table(aws_port: int, installer: Installer) -> Iterator[Table]:
+    made = Table(aws_port, installer.path)
+    yield made
+    made.close()
+
+
+def execute(machine: Machine, name: str, **given: str) -> dict[str, Any]:
+    """Runs a document as the agent does."""
+    script = "\n".join(DOCUMENTS[name]["mainSteps"][0]["inputs"]["runCommand"]) + "\n"
+    path = f"/root/{name}-{time.monotonic_ns()}.sh"
+    machine.write_file(path, script.encode(), 0o700)
+    environment = {f"SSM_{key}": value for key, value in given.items()}
+    done = machine.run(["sh", "-c", path], env={**ENVIRONMENT, **environment}, timeout=300)
+    (line,) = done.stdout.splitlines()
+    return dict(json.loads(line))
+
+
+def shell(machine: Machine, command: str) -> str:
+    done: Completed = machine.run(["bash", "-c", command], timeout=60)
+    return done.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def machine(
+    machines: Machines, new_address: Callable[[], str], table: Table, installer: Installer, aws_port: int
+) -> Machine:
+    """A notebook, launched by the documents."""
+    address = new_address()
+    keys = {"AccessKeyId": "AKID", "SecretAccessKey": "secret", "Token": "token"}
+    identity = {"region": "us-east-1", "accountId": "123456789012", "instanceId": INSTANCE_ID}
+    metadata = {
+        "latest/meta-data/public-ipv4": address,
+        "latest/meta-data/iam/security-credentials/": "nod",
+        "latest/meta-data/iam/security-credentials/nod": json.dumps(keys),
+        "latest/dynamic/instance-identity/document": json.dumps(identity),
+    }
+    made = machines.create(INSTANCE_ID, address, lambda path: metadata.get(path.lstrip("/")))
+    made.boot()
+    made.write_file(
+        "/etc/systemd/system/nod-monitor.service.d/test.conf",
+        b"[Service]\nEnvironment=NOD_MINUTE_SECONDS=1\n",
+        0o644,
+    )
+    assert execute(made, "prepare-instance")["ok"]
+    url = f"http://127.0.0.1:{aws_port}/installer.sh"
+    with ThreadPoolExecutor() as pool:
+        install = pool.submit(execute, made, "install-anaconda", InstallerUrl=url, InstallerSha256=installer.sha256)
+        assert execute(made, "configure-tls")["ok"]
+        assert execute(made, "start-monitor", HeartbeatsTable="nod-local-heartbeats", Region="us-east-1") == {
+            "ok": True
+        }
+        assert install.result()["ok"]
+    assert execute(made, "configure-notebook", PasswordHash=hashed(PASSWORD))["ok"]
+    made.write_file("/root/drive.py", DRIVE.read_bytes())
+    return made
+
+
+@pytest.fixture(scope="module")
+def page(machine: Machine) -> Callable[..., Any]:
+    """What somebody at a page does: see drive.py."""
+
+    def do(*requests: dict[str, Any]) -> list[Any]:
+        lines = "\n".join(json.dumps(request) for request in requests) + "\n"
+        machine.write_file("/root/requests", lines.encode())
+        done = machine.run(["sh", "-c", f"{PYTHON} /root/drive.py {PASSWORD} </root/requests"], timeout=60)
+        assert done.exit_code == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    return do
+
+
+@pytest.fixture
+def kernel(page: Callable[..., Any]) -> Iterator[str]:
+    (kernel_id,) = page({"do": "kernel"})
+    yield kernel_id
+    page({"do": "ask", "method": "DELETE", "path": f"/api/kernels/{kernel_id}"})
+
+
+@pytest.fixture
+def terminal(page: Callable[..., Any]) -> Iterator[str]:
+    (made,) = page({"do": "ask", "method": "POST", "path": "/api/terminals"})
+    yield made["name"]
+    page({"do": "ask", "method": "DELETE", "path": f"/api/terminals/{made['name']}"})
+
+
+def test_an_idle_notebook_is_known_and_idle(machine: Machine, table: Table) -> None:
+    row = table.until(lambda row: row["answers"] and not row["unknown"], "all is known")
+    assert row["version"] == "2"
+    assert row["address"] == machine.address
+    assert row["certificate_valid"] is True
+    assert row["boot_id"] == shell(machine, "tr -d - </proc/sys/kernel/random/boot_id")
+    assert 0 < row["uptime"] <= float(shell(machine, "cut -d ' ' -f 1 /proc/uptime"))
+    assert row["facts"]["kernels"] == {"busy": 0, "waiting": 0, "idle": 0}
+    assert set(row["ages"]) <= {"input", "cpu", "disk"}
+    assert "gpu_percent" not in row["facts"]
+
+
+@pytest.fixture(scope="module")
+def chromium_page(machine: Machine) -> Iterator[Page]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        window = browser.new_context(ignore_https_errors=True).new_page()
+        window.goto(f"https://{machine.address}:8888/lab")
+        window.fill("input[name=password]", PASSWORD)
+        window.click("button[type=submit]")
+        window.wait_for_selector("#jp-main-dock-panel", timeout=60_000)
+        yield window
+        browser.close()
+
+
+def test_an_open_window_is_a_browser_and_no_activity(chromium_page: Page, table: Table) -> None:
+    row = table.until(lambda row: age(row, "input") >= 5 and age(row, "browser") <= 1, "somebody looks")
+    assert row["facts"]["browsers"] == {"visible": 1, "hidden": 0}
+    table.until(lambda row: age(row, "input") >= 12 and age(row, "browser") <= 1, "the page polls", 30)
+    # What a browser tells a page that is in the background; headless ones have none. Its websockets stay.
+    chromium_page.evaluate(
+        """() => {
+            Object.defineProperty(document, "hidden", {get: () => true});
+            Object.defineProperty(document, "visibilityState", {get: () => "hidden"});
+            document.dispatchEvent(new Event("visibilitychange"));
+        }"""
+    )
+
+
+def test_a_silent_cell_is_work_until_it_ends(page: Callable[..., Any], kernel: str, table: Table) -> None:
+    page({"do": "run", "kernel": kernel, "code": "import time; time.sleep(5)", "until": "busy"})
+    table.until(lambda row: age(row, "kernel") <= 1 and row["facts"]["kernels"]["busy"] == 1, "busy")
+    row = table.until(lambda row: age(row, "input") >= 3, "the page is gone")
+    assert age(row, "kernel") <= 2
+    row = table.until(lambda row: age(row, "kernel") >= 3 and row["facts"]["kernels"]["idle"] == 1, "it ends")
+
+
+@pytest.mark.parametrize("before", ["", "import time; time.sleep(1.5); "], ids=["seen", "unseen"])
+def test_a_cell_that_waits_for_input_is_none(page: Callable[..., Any], kernel: str, table: Table, before: str) -> None:
+    until = "busy" if before else "input_request"
+    page({"do": "run", "kernel": kernel, "code": f"{before}input()", "until": until})
+    table.until(lambda row: row["facts"]["kernels"]["waiting"] == 1, "it waits")
+    table.until(lambda row: age(row, "kernel") >= 3, "it ages")
+
+
+def test_a_detached_child_is_seen_by_its_cpu(
+    machine: Machine, page: Callable[..., Any], kernel: str, table: Table
+) -> None:
+    code = "import subprocess; subprocess.Popen(['python', '-c', 'while True: pass'], start_new_session=True)"
+    page({"do": "run", "kernel": kernel, "code": code, "until": "idle"})
+    row = table.until(lambda row: age(row, "input") >= 4 and age(row, "cpu") <= 1, "it computes")
+    assert row["facts"]["kernels"]["busy"] == 0
+    assert "python" in row["facts"]["busiest"]
+    assert row["facts"]["cpu_cores"] > 0
+    shell(machine, "pkill -u jupyter -f 'while True: pass'")
+    table.until(lambda row: age(row, "cpu") >= 3, "it has ended")
+
+
+def test_a_thread_that_prints_is_no_work(page: Callable[..., Any], kernel: str, table: Table) -> None:
+    code = """
+import threading, time
+def beat():
+    while True:
+        print("alive")
+        time.sleep(0.5)
+threading.Thread(target=beat, daemon=True).start()
+"""
+    page({"do": "run", "kernel": kernel, "code": code, "until": "idle"})
+    row = table.until(lambda row: age(row, "input") >= 5, "the page is gone")
+    assert min(age(row, signal) for signal in ("kernel", "terminal", "cpu", "disk", "network", "gpu")) >= 3
+
+
+@pytest.mark.parametrize("program", ["sleep 60", "sh -c 'while sleep 1; do echo x; done'"], ids=["silent", "printing"])
+def test_a_command_in_a_terminal_is_work(page: Callable[..., Any], terminal: str, table: Table, program: str) -> None:
+    page({"do": "type", "terminal": terminal, "text": f"{program}\r"})
+    table.until(lambda row: row["facts"]["terminals"]["foreground"] == 1, "it runs")
+    table.until(lambda row: age(row, "input") >= 2 and age(row, "terminal") <= 1, "it goes on")
+    page({"do": "type", "terminal": terminal, "text": "\x03"})
+    row = table.until(lambda row: row["facts"]["terminals"]["quiet"] == 1, "it was ended")
+    assert row["facts"]["terminals"]["foreground"] == 0
+
+
+def test_a_command_that_waits_for_keys_is_none(page: Callable[..., Any], terminal: str, table: Table) -> None:
+    raw = "python3 -c 'import tty, time; tty.setraw(0); time.sleep(99)'"
+    for program, end in (("cat", "\x04"), ("tail -f /etc/hostname | cat", "\x03"), ("python3 -i", "\x04"), (raw, "")):
+        page({"do": "type", "terminal": terminal, "text": f"{program}\r"})
+        row = table.until(lambda row: row["facts"]["terminals"]["waiting"] == 1, f"{program} waits")
+        assert row["facts"]["terminals"]["foreground"] == 0
+        if end:
+            page({"do": "type", "terminal": terminal, "text": end})
+            table.until(lambda row: row["facts"]["terminals"]["quiet"] == 1, f"{program} has ended")
+
+
+def test_typing_in_a_session_that_is_not_jupyters_is_input(machine: Machine, table: Table) -> None:
+    """As sshd and Session Manager do: a pseudo-terminal, and a login shell of an ordinary user in it."""
+    typist = """
+import os, pty, sys, time
+pid, master = pty.fork()
+if pid == 0:
+    os.execvp("runuser", ["runuser", "-u", "jupyter", "--", "bash", "-i"])
+time.sleep(1)
+for second in range(60):
+    if os.path.exists("/run/type"):
+        os.write(master, b"x")
+    if os.path.exists("/run/leave"):
+        break
+    time.sleep(1)
+os.close(master)
+"""
+    machine.write_file("/root/typist.py", typist.encode())
+    shell(machine, "rm -f /run/type /run/leave; setsid python3 /root/typist.py >/dev/null 2>&1 </dev/null &")
+    try:
+        table.until(lambda row: row["facts"]["terminals"]["quiet"] == 1 and age(row, "input") >= 3, "a quiet session")
+        shell(machine, "touch /run/type")
+        # The kernel keeps the time of typing in steps of 8 seconds.
+        table.until(lambda row: age(row, "input") <= 1, "typing")
+    finally:
+        shell(machine, "touch /run/leave")
+    table.until(lambda row: row["facts"]["terminals"]["quiet"] == 0, "the session has ended")
+
+
+def test_who_only_asks_is_nobody(machine: Machine, table: Table) -> None:
+    """A prober with a login, as monitors and the culler's own check are."""
+    with closing(log_in(f"https://{machine.address}:8888", PASSWORD, "127.0.0.80")) as prober:
+        table.until(lambda row: age(row, "input") >= 2, "the login is past")
+        before = table.row
+        end = time.monotonic() + 4
+        while time.monotonic() < end:
+            for path in ("/api/kernels", "/api/status", "/api/sessions", "/api/contents", "/api/terminals"):
+                assert prober.get(path).status_code == 200
+            time.sleep(0.2)
+        row = table.until(lambda row: row["beat"] > before["beat"], "another heartbeat")
+    assert age(row, "input") >= 5
+    assert row["facts"]["browsers"]["visible"] + row["facts"]["browsers"]["hidden"] == 1, "Chromium's alone"
+
+
+def test_a_window_that_was_hidden_is_none(chromium_page: Page, table: Table) -> None:
+    table.until(lambda row: row["facts"]["browsers"] == {"visible": 0, "hidden": 1}, "it is hidden", 70)
+    table.until(lambda row: age(row, "browser") >= 3, "it ages")
+
+
+def test_the_monitor_goes_on_after_it_was_killed(machine: Machine, table: Table) -> None:
+    before = table.row
+    old = shell(machine, "systemctl show -P MainPID nod-monitor.service")
+    shell(machine, f"kill -KILL {old}")
+    row = table.until(lambda row: row["beat"] > before["beat"] + 1, "it beats again", 30)
+    assert shell(machine, "systemctl show -P MainPID nod-monitor.service") != old
+    assert age(row, "input") >= age(before, "input")
+    assert row["boot_id"] == before["boot_id"]
+
+
+def test_the_monitor_is_small_and_cheap(machine: Machine) -> None:
+    pid = shell(machine, "systemctl show -P MainPID nod-monitor.service")
+    status = dict(line.split(":", 1) for line in shell(machine, f"cat /proc/{pid}/status").splitlines() if ":" in line)
+    assert int(status["VmRSS"].split()[0]) < 40 * 1024
+
+
+def test_a_probe_finds_a_monitor_that_beats_and_restarts_one_that_does_not(machine: Machine, table: Table) -> None:
+    boot_id = shell(machine, "tr -d - </proc/sys/kernel/random/boot_id")
+    assert execute(machine, "probe-monitor") == {"ok": True, "monitor": "beats", "boot_id": boot_id}
+    shell(machine, "systemctl stop nod-monitor.service")
+    assert execute(machine, "probe-monitor") == {"ok": True, "monitor": "restarted", "boot_id": boot_id}
+
+
+def test_a_new_password_ends_logins_and_no_kernel(
+    machine: Machine, kernel: str, chromium_page: Page, table: Table
+) -> None:
+    address = f"https://{machine.address}:8888"
+    pid = shell(machine, "systemctl show -P MainPID jupyter.service")
+    other = hashed("another-correct-horse")
+    with closing(log_in(address, PASSWORD, "127.0.0.81")) as owner:
+        assert owner.get("/api/status").status_code == 200
+        assert execute(machine, "set-password", PasswordHash=other) == {"ok": True}
+        assert owner.get("/api/status").status_code == 403
+        assert execute(machine, "set-password", PasswordHash=other) == {"ok": True}
+    with closing(log_in(address, "another-correct-horse", "127.0.0.82")) as owner:
+        assert [found["id"] for found in owner.get("/api/kernels").json()] == [kernel]
+        # The cookie survives a restart, and the login by the password of before does not come back.
+        assert execute(machine, "set-password", PasswordHash=hashed(PASSWORD)) == {"ok": True}
+        assert owner.get("/api/kernels").status_code == 403
+    assert shell(machine, "systemctl show -P MainPID jupyter.service") == pid
+    # Its websockets were closed, and it may not come back.
+    table.until(lambda row: row["facts"]["browsers"] == {"visible": 0, "hidden": 0}, "the page is out")
+
+
+def test_a_server_that_hangs_makes_kernels_unknown_and_keeps_its_password(machine: Machine, table: Table) -> None:
+    pid = shell(machine, "systemctl show -P MainPID jupyter.service")
+    before = shell(machine, "cat /etc/nod/password_hash")
+    shell(machine, f"kill -STOP {pid}")
+    try:
+        with ThreadPoolExecutor() as pool:
+            change = pool.submit(execute, machine, "set-password", PasswordHash=hashed("never-taken-at-all"))
+            table.until(lambda row: not row["answers"], "no answer", 30)
+            row = table.until(lambda row: "kernels" in row["unknown"], "it hangs", 50)
+            assert "kernels" not in row["facts"]
+            refused = change.result()
+        assert refused["code"] == "password_failed"
+        assert shell(machine, "cat /etc/nod/password_hash") == before
+    finally:
+        shell(machine, f"kill -CONT {pid}")
+    table.until(lambda row: row["answers"] and not row["unknown"], "it is back", 30)
+    with httpx.Client(verify=False, base_url=f"https://{machine.address}:8888", trust_env=False) as stranger:
+        assert stranger.get("/login").status_code == 200
+
+
+def test_a_machine_that_nobody_uses_or_watches_ends_itself(machine: Machine, table: Table) -> None:
+    """With a minute of 20 ms, three hours are 3.6 seconds, and the limit of this notebook is 2."""
+    table.answer = {"limit_seconds": {"N": "2"}, "confirmed": {"S": "first"}}
+    shell(machine, "sed -i s/=1$/=0.02/ /etc/systemd/system/nod-monitor.service.d/test.conf")
+    shell(machine, "systemctl daemon-reload; systemctl restart nod-monitor.service")
+    began = time.monotonic()
+    while time.monotonic() - began < 10:
+        table.answer["confirmed"] = {"S": f"at {time.monotonic()}"}
+        time.sleep(0.2)
+    assert machine.running, "somebody watches"
+    assert min(age(table.row, signal) for signal in ("input", "kernel", "terminal", "cpu")) >= 7.6
+    wait_until(lambda: not machine.running, 40, "it does not end")
+    assert time.monotonic() - began >= 10 + 7

@@ -1,0 +1,380 @@
+"""Every state of launch, undo and delete, on the local cloud, with machines that only say what they are told.
+
+The workflows run in the local cloud's Step Functions with shorter waits; EC2, SSM, the functions of app.py,
+tables and messages are those of every other run.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from typing import Any
+
+import boto3
+import pytest
+
+from tests.aws.workflows import states
+from tests.local.person import wait_until
+from tests.local.scripted import FINGERPRINT, RESULTS
+from tests.local.town import DELAYS, Town, as_before, opened, told
+
+NAMES = ("launch", "undo", "terminate")
+LAUNCHING = ("prepare-instance", "install-anaconda", "configure-tls", "start-monitor", "configure-notebook")
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    with opened(tmp_path_factory.mktemp("cloud")) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def clean(town: Town) -> Iterator[None]:
+    yield
+    as_before(town)
+
+
+@pytest.fixture
+def broken(town: Town, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A function of ours that fails at every call."""
+
+    def fail(event: Any, context: Any) -> None:
+        raise RuntimeError("broken for this test")
+
+    return lambda name: monkeypatch.setitem(town.cloud.lambdas._handlers, f"nod-local-{name}", fail)
+
+
+def test_launch_is_ready_with_address_certificate_and_every_step_done(town: Town) -> None:
+    seen = town.person.wait(town.launch(name="thesis"), "ready", seconds=60)
+    assert seen["certificate_sha256"] == FINGERPRINT
+    assert seen["url"] == f"https://{seen['address']}:8888"
+    assert [s["state"] for s in seen["steps"]] == ["done"] * 7
+    assert all(s["started_at"] <= s["finished_at"] for s in seen["steps"])
+    wait_until(lambda: any(m["kind"] == "ready" for m in told(town.cloud)), 60, "no message")
+
+
+def test_launch_reaches_its_end_when_every_event_is_lost(town: Town) -> None:
+    town.cloud.faults.on("event_lost")
+    town.machines.seconds = dict.fromkeys(RESULTS, 2.5)
+    notebook = town.launch()
+    assert town.person.wait(notebook, "ready", seconds=90)["certificate_sha256"] == FINGERPRINT
+
+
+def test_launch_waits_when_ec2_is_slow_and_its_event_is_lost(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    town.cloud.faults.on("event_lost")
+    town.cloud.slow_pending(4.0)
+    try:
+        town.person.wait(town.launch(), "ready", seconds=60)
+    finally:
+        town.cloud.slow_pending(DELAYS.pending)
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        ("no_capacity", "insufficient_capacity"),
+        ("vcpu_limit", "vcpu_limit"),
+        ("agent_never_online", "agent_never_online"),
+        ("instance_lost", "instance_lost"),
+        ("command_times_out:configure-notebook", "command_timed_out"),
+        ("command_fails:prepare-instance", "command_failed"),
+    ],
+)
+def test_fault_ends_in_failed_with_its_reason_a_message_and_nothing_left(town: Town, fault: str, code: str) -> None:
+    town.cloud.faults.on(fault)
+    town.machines.seconds["install-anaconda"] = 4 if fault == "instance_lost" else 0.05
+    town.failed(town.launch(), code)
+
+
+def test_instance_that_is_lost_without_an_event_is_found_gone(town: Town) -> None:
+    town.cloud.faults.on("event_lost")
+    town.cloud.slow_pending(8)
+    try:
+        notebook = town.launch()
+        wait_until(lambda: town.instances(notebook), 60, "no instance")
+        town.ec2.terminate_instances(InstanceIds=[town.instances(notebook)[0]["InstanceId"]])
+        town.failed(notebook, "instance_lost")
+    finally:
+        town.cloud.slow_pending(DELAYS.pending)
+
+
+@pytest.mark.parametrize("document", LAUNCHING)
+def test_failure_of_any_document_is_told_with_its_own_code(town: Town, document: str) -> None:
+    town.machines.results[document] = {
+        "ok": False,
+        "code": "disk_full",
+        "message": "The disk is full: ask for more.",
+    }
+    seen = town.failed(town.launch(), "disk_full")
+    assert seen["error"]["message"].startswith("The disk is full")
+
+
+@pytest.mark.parametrize("garbage", ["", "no json", '{"ok": tru', '[1]\n{"ok": false}', "\x00\x1b[31m", "x" * 30_000])
+def test_command_that_prints_garbage_fails_with_a_reason_that_can_be_read(town: Town, garbage: str) -> None:
+    town.machines.results["configure-tls"] = garbage
+    town.failed(town.launch(), "command_failed")
+
+
+@pytest.mark.parametrize("document", ["configure-tls", "configure-notebook"])
+@pytest.mark.parametrize("forged", [None, ["AB"], "https://evil.example <!channel>"])
+def test_result_without_a_fingerprint_ends_the_launch_truly_and_is_told_to_nobody(
+    town: Town, document: str, forged: object
+) -> None:
+    town.machines.results[document] = {"ok": True} | ({} if forged is None else {"certificate_sha256": forged})
+    notebook = town.launch()
+    town.failed(notebook, "no_result")
+    assert "evil" not in json.dumps([m for m in told(town.cloud) if m["id"] == notebook])
+
+
+@pytest.mark.parametrize("document", ["install-anaconda", "configure-notebook"])
+def test_command_that_runs_twice_and_ends_twice_makes_one_notebook(town: Town, document: str) -> None:
+    town.cloud.faults.on(f"command_twice:{document}")
+    town.person.wait(town.launch(), "ready", seconds=60)
+
+
+def test_throttled_calls_are_tried_again(town: Town) -> None:
+    notebook = town.launch()
+    town.cloud.faults.on("throttling:ec2")
+    town.person.wait(notebook, "ready", seconds=60)
+
+
+def test_aborted_launch_is_undone(town: Town) -> None:
+    town.machines.seconds["install-anaconda"] = 3
+    notebook = town.launch()
+    town.person.wait(notebook, "launching")
+    (arn,) = [e for e in town.executions("launch") if e.endswith(notebook)]
+    town.sfn.stop_execution(executionArn=arn)
+    seen = town.failed(notebook, "launch_aborted")
+    assert "again" in seen["error"]["message"]
+
+
+def test_launch_aborted_before_its_instance_is_known_leaves_nothing(town: Town) -> None:
+    notebook = town.launch()
+    (arn,) = [e for e in town.executions("launch") if e.endswith(notebook)]
+    town.sfn.stop_execution(executionArn=arn)
+    town.failed(notebook, "launch_aborted")
+
+
+def test_undo_does_not_touch_the_instance_of_another_notebook(town: Town) -> None:
+    other = town.launch(name="other")
+    town.person.wait(other, "ready", seconds=60)
+    town.machines.results["configure-tls"] = {
+        "ok": False,
+        "code": "certificate_failed",
+        "message": "openssl made no certificate.",
+    }
+    town.failed(town.launch(name="mine"), "certificate_failed")
+    assert len(town.instances(other)) == 1
+    assert town.person.show(other)["state"] == "ready"
+
+
+def test_undo_of_a_notebook_that_is_ready_leaves_it_alone(town: Town) -> None:
+    notebook = town.launch()
+    town.person.wait(notebook, "ready", seconds=60)
+    assert town.run("undo", name=notebook, status="ABORTED")["status"] == "SUCCEEDED"
+    assert len(town.instances(notebook)) == 1
+    assert town.person.show(notebook)["state"] == "ready"
+
+
+def test_undo_without_a_record_removes_what_bears_the_tag(town: Town) -> None:
+    notebook = town.launch()
+    town.person.wait(notebook, "ready", seconds=60)
+    town.tables.delete_item(TableName="nod-local-notebooks", Key={"id": {"S": notebook}})
+    assert town.run("undo", name=notebook, status="ABORTED", error=None, cause=None)["status"] == "SUCCEEDED"
+    assert town.instances(notebook) == []
+
+
+def test_launch_is_undone_when_its_failure_cannot_be_explained(town: Town, broken: Callable[[str], None]) -> None:
+    broken("explain_failure")
+    town.cloud.faults.on("no_capacity")
+    town.failed(town.launch(), "launch_failed")
+
+
+def test_notebook_is_ready_when_its_message_cannot_be_sent_and_the_schedule_sends_it_later(
+    town: Town, broken: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken("tell_owner")
+    notebook = town.launch()
+    town.person.wait(notebook, "ready", seconds=60)
+    town.settle()
+    assert town.person.show(notebook)["state"] == "ready"
+    assert not any(m["id"] == notebook for m in told(town.cloud))
+    monkeypatch.undo()
+    town.cloud.run_schedules()
+    assert not any(m["id"] == notebook for m in told(town.cloud)), "too early: the workflow could still be at it"
+    monkeypatch.setattr("chalicelib.actions.telling.OVERDUE", timedelta(0))
+    town.cloud.run_schedules()
+    town.cloud.run_schedules()
+    wait_until(lambda: any(m["id"] == notebook for m in told(town.cloud)), 60, "no message")
+    assert [m["kind"] for m in told(town.cloud) if m["id"] == notebook] == ["ready"]
+
+
+def expires(town: Town, notebook: str) -> float:
+    """Days from the end of a notebook until DynamoDB may remove its record."""
+    record = town.tables.get_item(TableName="nod-local-notebooks", Key={"id": {"S": notebook}})["Item"]
+    ended = record.get("terminated_at") or record["failed_at"]
+    return (float(record["expires_at"]["N"]) - datetime.fromisoformat(ended["S"]).timestamp()) / 86400
+
+
+def test_records_of_what_is_over_expire_after_30_days(town: Town) -> None:
+    notebook = town.launch(name="over", notify=[])
+    town.person.wait(notebook, "ready", seconds=60)
+    assert town.person.delete(notebook, "over").status_code == 202
+    town.person.wait(notebook, "terminated", seconds=60)
+    town.cloud.faults.on("no_capacity")
+    failed = town.launch()
+    town.person.wait(failed, "failed", seconds=60)
+    town.settle()
+    assert expires(town, notebook) == pytest.approx(30, abs=1e-4)
+    assert expires(town, failed) == pytest.approx(30, abs=1e-4)
+    ttl = town.tables.describe_time_to_live(TableName="nod-local-notebooks")["TimeToLiveDescription"]
+    assert ttl == {"TimeToLiveStatus": "ENABLED", "AttributeName": "expires_at"}
+
+
+def test_undo_and_delete_are_done_when_their_message_cannot_be_sent(town: Town, broken: Callable[[str], None]) -> None:
+    ready = town.launch(name="ready")
+    town.person.wait(ready, "ready", seconds=60)
+    broken("tell_owner")
+    assert town.person.delete(ready, "ready").status_code == 202
+    town.person.wait(ready, "terminated", seconds=60)
+    town.cloud.faults.on("no_capacity")
+    failed = town.launch()
+    assert town.person.wait(failed, "failed", seconds=60)["error"]["code"] == "insufficient_capacity"
+    town.settle()
+
+
+def test_delete_removes_the_machine_frees_the_quota_and_tells(town: Town) -> None:
+    notebook = town.launch(name="done")
+    town.person.wait(notebook, "ready", seconds=60)
+    assert town.person.delete(notebook, None).status_code == 409
+    assert town.person.delete(notebook, "else").status_code == 409
+    assert len(town.instances(notebook)) == 1
+    assert town.person.delete(notebook, "done").status_code == 202
+    seen = town.person.wait(notebook, "terminated", seconds=60)
+    assert seen["url"] is None
+    assert town.instances(notebook) == []
+    wait_until(
+        lambda: any(m["id"] == notebook and m["kind"] == "terminated" for m in told(town.cloud)),
+        60,
+        "no message",
+    )
+    assert town.run("terminate", id=notebook, owner="demo", name="done")["status"] == "SUCCEEDED"
+
+
+def test_delete_during_the_launch_leaves_nothing(town: Town) -> None:
+    town.machines.seconds["install-anaconda"] = 2
+    notebook = town.launch(name="early")
+    town.person.wait(notebook, "launching", seconds=60)
+    assert town.person.delete(notebook, "early").status_code == 202
+    town.person.wait(notebook, "terminated", "failed", seconds=60)
+    town.settle()
+    assert town.instances(notebook) == []
+
+
+def test_delete_while_a_command_runs_ends_the_launch_at_once(town: Town) -> None:
+    town.machines.seconds["install-anaconda"] = 30
+    notebook = town.launch(name="late")
+
+    def installs_and_nothing_else() -> bool:
+        state = {step["name"]: step["state"] for step in town.person.show(notebook)["steps"]}
+        return (state["install_anaconda"], state["start_monitor"]) == ("running", "done")
+
+    wait_until(installs_and_nothing_else, 30, "no installation")
+    assert town.person.delete(notebook, "late").status_code == 202
+    (arn,) = [e for e in town.executions("launch") if e.endswith(notebook)]
+    town.ended(arn, 20)
+    assert town.sfn.describe_execution(executionArn=arn)["status"] == "ABORTED"
+    town.person.wait(notebook, "terminated", seconds=60)
+    town.settle()
+    assert town.instances(notebook) == []
+
+
+def test_delete_that_ec2_refuses_says_so_and_can_be_asked_again(town: Town) -> None:
+    notebook = town.launch(name="stuck")
+    town.person.wait(notebook, "ready", seconds=60)
+    town.ec2.modify_instance_attribute(
+        InstanceId=town.instances(notebook)[0]["InstanceId"], DisableApiTermination={"Value": True}
+    )
+    assert town.person.delete(notebook, "stuck").status_code == 202
+    assert town.person.wait(notebook, "failed", seconds=60)["error"]["code"] == "terminate_failed"
+    town.settle()
+    town.ec2.modify_instance_attribute(
+        InstanceId=town.instances(notebook)[0]["InstanceId"], DisableApiTermination={"Value": False}
+    )
+    assert town.person.delete(notebook, "stuck").status_code == 202
+    town.person.wait(notebook, "terminated", seconds=60)
+    assert town.instances(notebook) == []
+
+
+def test_delete_finds_the_machine_whose_tags_are_gone(town: Town) -> None:
+    notebook = town.launch(name="bare")
+    instance = town.person.wait(notebook, "ready", seconds=60)["instance_id"]
+    town.ec2.delete_tags(Resources=[instance], Tags=[{"Key": "nod:notebook"}])
+    assert town.person.delete(notebook, "bare").status_code == 202
+    town.person.wait(notebook, "terminated", seconds=60)
+    assert instance in town.machines.gone
+
+
+def test_delete_ends_what_counts_the_notebook_as_there(town: Town) -> None:
+    notebook = town.launch(name="counted")
+    town.person.wait(notebook, "ready", seconds=60)
+    assert notebook in town.user()["owned"]["SS"]
+    assert town.record(notebook)["due"]["S"]
+    assert town.person.delete(notebook, "counted").status_code == 202
+    town.person.wait(notebook, "terminated", seconds=60)
+    town.settle()
+    assert notebook not in town.user().get("owned", {}).get("SS", [])
+    assert not {"due", "due_at"} & town.record(notebook).keys()
+
+
+def test_launch_notes_when_its_run_began_and_has_the_sweep_look_at_it(town: Town) -> None:
+    notebook = town.launch()
+    town.person.wait(notebook, "ready", seconds=60)
+    record = town.record(notebook)
+    assert record["run_started_at"] == record["steps"]["M"]["start_instance"]["M"]["finished_at"]
+    assert record["due_at"] == record["ready_at"] == record["seen"]["M"]["at"]
+    assert record["due"]["S"].isdecimal()
+
+
+def test_launch_whose_machine_switches_itself_off_is_undone_at_once(town: Town) -> None:
+    town.machines.seconds["install-anaconda"] = 30
+    notebook = town.launch()
+    town.busy_with(notebook, "install-anaconda").power_off_from_inside()
+    (arn,) = [e for e in town.executions("launch") if e.endswith(notebook)]
+    town.ended(arn, 20)
+    town.failed(notebook, "instance_lost")
+
+
+def test_instance_without_a_public_address_is_undone(town: Town) -> None:
+    town.cloud.without_addresses(True)
+    try:
+        town.failed(town.launch(), "no_public_address")
+    finally:
+        town.cloud.without_addresses(False)
+
+
+def test_message_that_cannot_be_delivered_is_kept_and_the_notebook_is_ready(town: Town) -> None:
+    town.cloud.faults.on("notification_fails")
+    notebook = town.launch(name="untold")
+    ready = town.person.wait(notebook, "ready", seconds=60)
+    assert ready["url"]
+    sqs = boto3.client("sqs", endpoint_url=town.cloud.aws_url)
+
+    def kept() -> bool:
+        for queue in ("nod-local-failed-events", "nod-local-undelivered-messages"):
+            url = sqs.get_queue_url(QueueName=queue)["QueueUrl"]
+            for message in sqs.receive_message(QueueUrl=url, MaxNumberOfMessages=10).get("Messages", []):
+                if notebook in message["Body"]:
+                    return True
+        return False
+
+    wait_until(kept, 20, "the message is nowhere")
+    seen = {n["channel"]: n["state"] for n in town.person.show(notebook)["notifications"]}
+    assert seen["slack:demo"] == "failed"
+
+
+def test_zz_every_state_of_these_workflows_was_reached(town: Town) -> None:
+    town.settle()
+    for name in NAMES:
+        assert {s.name for s in states(name)} - town.reached[name] == set(), name

@@ -1,0 +1,191 @@
+"""Ends of commands and of executions, in words a person can act on."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chalicelib import commands
+from chalicelib.commands import Failed, Invocation, Pending, Result
+from chalicelib.failures import explain
+
+DOCUMENT = "nod-test-install-anaconda"
+FAILURE = '{"ok": false, "code": "disk_full", "message": "Take a larger disk."}'
+
+
+FINGERPRINT = ":".join(["AB"] * 32)
+
+
+def ended(
+    status: str, stdout: str = "", stderr: str = "", details: str = "", document: str = DOCUMENT
+) -> commands.Outcome:
+    return commands.decide(Invocation(status, details or status, stdout, stderr), document)
+
+
+def test_the_result_line_is_the_result() -> None:
+    assert ended("Success", '{"ok": true, "prefix": "/opt"}\n') == Result({"ok": True, "prefix": "/opt"})
+
+
+def test_noise_around_the_result_line_does_no_harm() -> None:
+    assert ended("Success", 'warning: x\n{"ok": true}\n[1]\nnot json {\n') == Result({"ok": True})
+    assert ended("Success", '{"ok": true, "n": 1}\n{"ok": true, "n": 2}\n') == Result({"ok": True, "n": 2})
+
+
+def test_a_failure_line_gives_code_and_message_whatever_the_status() -> None:
+    for status in ("Failed", "Success", "TimedOut"):
+        assert ended(status, FAILURE) == Failed("disk_full", "Take a larger disk.")
+
+
+@pytest.mark.parametrize("document", ["nod-test-configure-tls", "nod-test-configure-notebook"])
+@pytest.mark.parametrize(
+    "forged",
+    [
+        None,
+        "",
+        7,
+        ["AB"],
+        FINGERPRINT[:-1],
+        FINGERPRINT.lower(),
+        f"{FINGERPRINT}\n",
+        f"{FINGERPRINT} or https://evil.example",
+        "<!channel>",
+    ],
+)
+def test_what_is_no_fingerprint_ends_the_launch_and_is_not_told(document: str, forged: object) -> None:
+    line = {"ok": True} if forged is None else {"ok": True, "certificate_sha256": forged}
+    outcome = ended("Success", json.dumps(line), document=document)
+    assert isinstance(outcome, Failed)
+    assert outcome.code == "no_result"
+    assert "evil" not in outcome.message
+    good = {"ok": True, "certificate_sha256": FINGERPRINT}
+    assert ended("Success", json.dumps(good), document=document) == Result(good)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"ok": true, "x": "%s"}' % ("é" * 20_000), '{"ok": true, "x": "\\ud800"}', '{"ok": true, "x": NaN}'],
+    ids=["long", "half a character", "NaN"],
+)
+def test_a_result_that_a_workflow_cannot_take_is_none(line: str) -> None:
+    outcome = ended("Success", line)
+    assert isinstance(outcome, Failed)
+    assert outcome.code == "no_result"
+
+
+@pytest.mark.parametrize("status", ["Pending", "InProgress", "Delayed", "Cancelling"])
+def test_it_is_pending_until_it_has_ended(status: str) -> None:
+    assert ended(status, '{"ok": true}') == Pending()
+
+
+@pytest.mark.parametrize(
+    ("status", "details", "stdout", "code"),
+    [
+        ("Success", "Success", "", "no_result"),
+        ("Success", "Success", "hello", "no_result"),
+        ("Failed", "Failed", "", "command_failed"),
+        ("Failed", "Failed", '{"ok": true}', "command_failed"),
+        ("Failed", "Failed", '{"ok": false, "code": "Bad Code"}', "command_failed"),
+        ("TimedOut", "ExecutionTimedOut", "", "command_timed_out"),
+        ("TimedOut", "DeliveryTimedOut", "", "agent_offline"),
+        ("TimedOut", "Delivery Timed Out", "", "agent_offline"),
+        ("Failed", "Undeliverable", "", "agent_offline"),
+        ("Cancelled", "Cancelled", "", "command_cancelled"),
+    ],
+)
+def test_without_a_line_the_status_decides(status: str, details: str, stdout: str, code: str) -> None:
+    outcome = ended(status, stdout, "no space left", details)
+    assert isinstance(outcome, Failed)
+    assert outcome.code == code
+    assert outcome.message
+
+
+def test_output_is_shown_short_and_without_hashes() -> None:
+    outcome = ended("Failed", "", "x" * 5000 + " argon2:$argon2id$v=19$secret end")
+    assert isinstance(outcome, Failed)
+    assert len(outcome.message) < 700
+    assert outcome.message.endswith("end")
+    assert "secret" not in outcome.message
+
+
+@given(st.sampled_from(sorted(commands.FINAL)), st.text(), st.text(), st.text())
+def test_any_output_has_an_outcome(status: str, details: str, stdout: str, stderr: str) -> None:
+    outcome = ended(status, stdout, stderr, details)
+    assert isinstance(outcome, Result | Failed)
+    if isinstance(outcome, Failed):
+        assert json.loads(outcome.cause()).keys() == {"code", "message"}
+
+
+def fleet(*codes: str) -> str:
+    return json.dumps([{"ErrorCode": code, "ErrorMessage": f"about {code}"} for code in codes])
+
+
+@pytest.mark.parametrize(
+    ("error", "cause", "code"),
+    [
+        ("CommandFailed", '{"code": "installer_checksum", "message": "Wrong file."}', "installer_checksum"),
+        (
+            "CommandFailed",
+            json.dumps({"errorMessage": FAILURE, "errorType": "CommandFailed", "stackTrace": []}),
+            "disk_full",
+        ),
+        ("CommandFailed", "garbage", "command_failed"),
+        ("CommandFailed", "[]", "command_failed"),
+        ("CommandPending", "", "command_timed_out"),
+        ("CreateFleetFailed", fleet("InsufficientInstanceCapacity"), "insufficient_capacity"),
+        ("CreateFleetFailed", fleet("UnfulfillableCapacity"), "insufficient_capacity"),
+        ("CreateFleetFailed", fleet("VcpuLimitExceeded"), "vcpu_limit"),
+        ("CreateFleetFailed", fleet("InsufficientInstanceCapacity", "VcpuLimitExceeded"), "vcpu_limit"),
+        ("CreateFleetFailed", fleet("Unsupported", "InsufficientInstanceCapacity"), "insufficient_capacity"),
+        ("CreateFleetFailed", fleet("Unsupported"), "type_unsupported"),
+        ("CreateFleetFailed", fleet("UnauthorizedOperation"), "not_permitted"),
+        ("CreateFleetFailed", fleet("SomethingNew"), "create_failed"),
+        ("CreateFleetFailed", "[]", "create_failed"),
+        ("CreateFleetFailed", "not json", "create_failed"),
+        ("Ec2.Ec2Exception", "You have requested more vCPU … (Code: VcpuLimitExceeded)", "vcpu_limit"),
+        ("Ec2.Ec2Exception", "Request limit exceeded. (… Error Code: RequestLimitExceeded)", "throttled"),
+        ("Ec2.Ec2Exception", "", "create_failed"),
+        ("Ssm.InvalidInstanceIdException", "not in a valid state", "agent_never_online"),
+        ("ssm.InvalidInstanceIdException", "not in a valid state", "agent_never_online"),
+        ("InstanceLost", "", "instance_lost"),
+        ("NoPublicAddress", "", "no_public_address"),
+        ("States.Timeout", "", "launch_timed_out"),
+        ("SomethingNew", "what happened", "launch_failed"),
+    ],
+)
+def test_errors_of_the_launch_are_explained(error: str, cause: str, code: str) -> None:
+    failure = explain({"status": "FAILED", "error": error, "cause": cause})
+    assert failure.code == code
+    assert len(failure.message) > 10
+
+
+@pytest.mark.parametrize(("status", "code"), [("ABORTED", "launch_aborted"), ("TIMED_OUT", "launch_timed_out")])
+def test_executions_without_an_error_are_explained(status: str, code: str) -> None:
+    assert explain({"status": status, "error": None, "cause": None}).code == code
+    assert explain({"status": status}).code == code
+
+
+def test_instances_that_could_not_be_removed_are_named() -> None:
+    failure = explain({"status": "ABORTED", "found": {"ids": ["i-0123"]}})
+    assert "i-0123" in failure.message
+    assert "costs" in failure.message
+
+
+def test_the_cause_of_an_unknown_error_is_kept_short_and_without_hashes() -> None:
+    failure = explain({"status": "FAILED", "error": "X", "cause": "argon2:$argon2id$secret " + "y" * 9000})
+    assert len(failure.message) < 800
+    assert "secret" not in failure.message
+
+
+@given(st.dictionaries(st.sampled_from(["status", "error", "cause", "found"]), st.none() | st.text() | st.integers()))
+def test_explain_is_total(execution: dict[str, object]) -> None:
+    failure = explain(execution)
+    assert failure.code
+    assert failure.message
+
+
+@given(st.sampled_from(["CommandFailed", "CreateFleetFailed", "Ec2.Ec2Exception"]), st.text())
+def test_explain_takes_any_cause(error: str, cause: str) -> None:
+    assert explain({"status": "FAILED", "error": error, "cause": cause}).message

@@ -1,0 +1,766 @@
+"""Stop, start, extend, password, link and events over HTTP, and the pages behind links, over tables in moto."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from urllib.parse import urlencode, urlsplit
+
+import pytest
+from chalice.test import HTTPResponse
+
+from chalicelib import links
+from chalicelib.actions.stopping import LOOK_AFTER
+from chalicelib.aws.ledger import Event, Ledger
+from chalicelib.aws.notebooks import NotebooksTable
+from chalicelib.aws.topic import Topic
+from chalicelib.aws.workflows import Workflows
+from chalicelib.errors import Unavailable
+from chalicelib.messages import Message
+from chalicelib.model import DUE_SHARDS
+from tests.unit.stage import ACCOUNT, API_URL, ENV, REGION, Stage, logged, stage, user
+from tests.unit.test_api import problem, request
+
+INSTANCE = "i-0123456789abcdef0"
+ARN = f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{INSTANCE}"
+CANARY = "canary-Pa55word-4711"
+FORM = "application/x-www-form-urlencoded"
+T0 = datetime(2026, 11, 22, 14, 5, tzinfo=UTC)
+
+
+@pytest.fixture
+def deployed() -> Iterator[Stage]:
+    with stage() as found:
+        yield found
+
+
+@pytest.fixture
+def token(deployed: Stage) -> str:
+    return user(deployed)
+
+
+@pytest.fixture
+def clock(deployed: Stage, monkeypatch: pytest.MonkeyPatch) -> list[datetime]:
+    """What `now()` answers; the first entry counts."""
+    moments = [T0]
+    monkeypatch.setattr(deployed.app, "now", lambda: moments[0])
+    return moments
+
+
+def a_notebook(deployed: Stage, token: str, state: str = "ready", **values: Any) -> str:
+    """A notebook in a state, as its workflows would leave it."""
+    identifier = str(request(deployed, token, name=values.pop("name", "thesis"))["id"])
+    deployed.change(
+        identifier,
+        state=state,
+        instance_id=INSTANCE,
+        address="198.51.100.7",
+        run_started_at="2026-11-22T14:00:00.000Z",
+        ready_at="2026-11-22T14:03:00.000Z",
+        **values,
+    )
+    if state == "stopped":
+        deployed.dynamodb.update_item(
+            TableName=ENV["NOD_USERS_TABLE"],
+            Key={"name": {"S": "ada"}},
+            UpdateExpression="DELETE active :id",
+            ExpressionAttributeValues={":id": {"SS": [identifier]}},
+        )
+    return identifier
+
+
+def post(deployed: Stage, token: str, identifier: str, verb: str, body: Any = None) -> HTTPResponse:
+    return deployed.http("POST", f"/notebooks/{identifier}/{verb}", token, body)
+
+
+def input_of(deployed: Stage, machine: str) -> tuple[str, Any]:
+    """Name and input of the one execution of a state machine."""
+    (execution,) = deployed.executions(machine)
+    answer = deployed.stepfunctions.describe_execution(executionArn=execution["executionArn"])
+    return execution["name"], json.loads(answer["input"])
+
+
+def refuse(*_: object) -> bool:
+    raise Unavailable("Step Functions did not answer.")
+
+
+def ledger(deployed: Stage, token: str, identifier: str) -> list[Any]:
+    return list(deployed.http("GET", f"/notebooks/{identifier}/events", token).json_body["events"])
+
+
+class TestStopping:
+    def test_a_ready_one_begins_to_stop(self, deployed: Stage, token: str, clock: list[datetime]) -> None:
+        identifier = a_notebook(deployed, token, error={"code": "stop_failed", "message": "x"})
+        answer = post(deployed, token, identifier, "stop")
+        assert (answer.status_code, answer.json_body["state"]) == (202, "stopping")
+        assert answer.json_body["stop"] == {"code": "asked", "reason": "ada stopped it", "by": "ada"}
+        assert answer.json_body["error"] is None
+        assert input_of(deployed, "stop") == (
+            f"{identifier}-stop-1",
+            {"id": identifier, "owner": "ada", "name": "thesis", "instance_id": INSTANCE, "call": True},
+        )
+        row = deployed.record(identifier)
+        assert row["due_at"] == {"S": "2026-11-22T14:20:00.000Z"}
+        assert int(row["due"]["S"]) in range(DUE_SHARDS)
+        (event,) = ledger(deployed, token, identifier)
+        assert (event["action"], event["code"], event["by"]) == ("stop", "asked", "ada")
+
+    @pytest.mark.parametrize("state", ["requested", "launching", "stopping", "stopped", "starting", "failed"])
+    def test_another_state_is_refused_and_nothing_changes(self, deployed: Stage, token: str, state: str) -> None:
+        identifier = a_notebook(deployed, token, state)
+        before = deployed.record(identifier)
+        found = problem(post(deployed, token, identifier, "stop"), 409, "wrong_state")
+        assert found["errors"] == [{"field": "state", "message": f"It is {state}.", "allowed": "ready"}]
+        assert deployed.record(identifier) == before
+        assert deployed.executions("stop") == []
+        assert ledger(deployed, token, identifier) == []
+
+    def test_the_second_stop_has_another_execution(self, deployed: Stage, token: str) -> None:
+        identifier = a_notebook(deployed, token, stops=4)
+        post(deployed, token, identifier, "stop")
+        assert input_of(deployed, "stop")[0] == f"{identifier}-stop-5"
+
+    def test_when_the_workflow_cannot_start_the_next_sweep_goes_on(
+        self, deployed: Stage, token: str, clock: list[datetime], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        identifier = a_notebook(deployed, token)
+        monkeypatch.setattr(Workflows, "start", refuse)
+        assert post(deployed, token, identifier, "stop").status_code == 202
+        row = deployed.record(identifier)
+        assert (row["state"], row["due_at"]) == ({"S": "stopping"}, {"S": "2026-11-22T14:05:00.000Z"})
+
+    def test_a_state_that_moves_between_reading_and_writing_is_read_again(
+        self, deployed: Stage, token: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        identifier = a_notebook(deployed, token)
+        begin = NotebooksTable.begin_stop
+
+        def moved(self: NotebooksTable, *arguments: Any) -> Any:
+            deployed.change(identifier, state="stopping")
+            return begin(self, *arguments)
+
+        monkeypatch.setattr(NotebooksTable, "begin_stop", moved)
+        problem(post(deployed, token, identifier, "stop"), 409, "wrong_state")
+        assert deployed.executions("stop") == []
+
+    def test_a_ledger_that_does_not_answer_changes_nothing(
+        self, deployed: Stage, token: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        identifier = a_notebook(deployed, token)
+        monkeypatch.setattr(Ledger, "write", refuse)
+        assert post(deployed, token, identifier, "stop").status_code == 202
+        assert len(deployed.executions("stop")) == 1
+
+
+class TestStarting:
+    def test_a_stopped_one_begins_to_start_and_counts(self, deployed: Stage, token: str, clock: list[datetime]) -> None:
+        stop = {"code": "idle", "reason": "idle since 13:05 UTC", "by": "sweep"}
+        warned = {"at": "2026-11-22T13:55:00Z", "stops_at": "2026-11-22T14:05:00Z", "code": "idle"}
+        identifier = a_notebook(
+            deployed, token, "stopped", stop=stop, stopped_at="2026-11-22T14:04:00.000Z", warned=warned
+        )
+        answer = post(deployed, token, identifier, "start")
+        assert (answer.status_code, answer.json_body["state"]) == (202, "starting")
+        assert answer.json_body["stop"] == stop, "told until it runs again"
+        assert input_of(deployed, "start") == (
+            f"{identifier}-start-1",
+            {
+                "id": identifier,
+                "owner": "ada",
+                "name": "thesis",
+                "instance_id": INSTANCE,
+                "instance_arn": ARN,
+            },
+        )
+        assert deployed.app.users().get("ada").active == {identifier}
+        row = deployed.record(identifier)
+        assert row["due_at"] == {"S": (T0 + LOOK_AFTER).strftime("%Y-%m-%dT%H:%M:%S.000Z")}
+        assert (row["starts"], "warned" in row) == ({"N": "1"}, False)
+
+    def test_over_the_quota_it_stays_stopped_and_those_that_run_are_named(self, deployed: Stage) -> None:
+        token = user(deployed, quota=1)
+        identifier = a_notebook(deployed, token, "stopped")
+        request(deployed, token, name="other")
+        found = problem(post(deployed, token, identifier, "start"), 409, "quota_exceeded")
+        assert "other (requested)" in found["detail"]
+        assert deployed.record(identifier)["state"] == {"S": "stopped"}
+        assert "starts" not in deployed.record(identifier)
+        assert deployed.executions("start") == []
+
+    @pytest.mark.parametrize("state", ["launching", "ready", "stopping", "starting", "failed", "terminating"])
+    def test_another_state_is_refused_and_nothing_changes(self, deployed: Stage, token: str, state: str) -> None:
+        identifier = a_notebook(deployed, token, state)
+        before = deployed.record(identifier)
+        problem(post(deployed, token, identifier, "start"), 409, "wrong_state")
+        assert deployed.record(identifier) == before
+
+    def test_two_starts_at_once_are_one(self, deployed: Stage, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        identifier = a_notebook(deployed, token, "stopped")
+        begin = NotebooksTable.begin_start
+
+        def twice(self: NotebooksTable, *arguments: Any) -> Any:
+            begin(self, *arguments)
+            return begin(self, *arguments)
+
+        monkeypatch.setattr(NotebooksTable, "begin_start", twice)
+        problem(post(deployed, token, identifier, "start"), 409, "wrong_state")
+        assert deployed.record(identifier)["starts"] == {"N": "1"}
+
+    def test_when_the_workflow_cannot_start_the_next_sweep_goes_on(
+        self, deployed: Stage, token: str, clock: list[datetime], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        identifier = a_notebook(deployed, token, "stopped")
+        monkeypatch.setattr(Workflows, "start", refuse)
+        assert post(deployed, token, identifier, "start").status_code == 202
+        row = deployed.record(identifier)
+        assert (row["state"], row["due_at"]) == ({"S": "starting"}, {"S": "2026-11-22T14:05:00.000Z"})
+
+
+class TestExtending:
+    def test_it_is_held_until_then_and_the_warning_is_answered(
+        self, deployed: Stage, token: str, clock: list[datetime]
+    ) -> None:
+        warned = {"at": "2026-11-22T13:55:00Z", "stops_at": "2026-11-22T14:05:00Z", "code": "idle"}
+        identifier = a_notebook(deployed, token, warned=warned)
+        answer = post(deployed, token, identifier, "extend", {"hours": 1.5})
+        assert answer.status_code == 202
+        assert answer.json_body["hold_until"] == "2026-11-22T15:35:00.000Z"
+        row = deployed.record(identifier)
+        assert ("warned" in row, row["due_at"]) == (False, {"S": "2026-11-22T14:05:00.000Z"})
+        assert answer.json_body["stops_at"] >= "2026-11-22T15:35:00.000Z"
+
+    def test_what_was_extended_further_stays(self, deployed: Stage, token: str, clock: list[datetime]) -> None:
+        identifier = a_notebook(deployed, token)
+        post(deployed, token, identifier, "extend", {"hours": 8})
+        assert post(deployed, token, identifier, "extend", {"hours": 1}).json_body["hold_until"] == (
+            "2026-11-22T22:05:00.000Z"
+        )
+        clock[0] = T0 + timedelta(hours=9)
+        shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
+        assert shown["hold_until"] is None, "it is over"
+
+    @pytest.mark.parametrize(
+        "hours", [0, -1, 0.24, 24.001, 25, 1e9, 10**30, True, "2", None, [], {}, "NaN", "Infinity"]
+    )
+    def test_other_hours_are_refused_and_nothing_changes(self, deployed: Stage, token: str, hours: Any) -> None:
+        identifier = a_notebook(deployed, token)
+        before = deployed.record(identifier)
+        found = problem(post(deployed, token, identifier, "extend", {"hours": hours}), 422, "invalid_fields")
+        assert found["errors"][0]["field"] == "hours"
+        assert found["errors"][0]["allowed"] == "a number from 0.25 to 24 (hours)"
+        assert deployed.record(identifier) == before
+
+    @pytest.mark.parametrize("body", [b'{"hours": NaN}', b'{"hours": Infinity}', b'{"hours": 1e999}', b"", b"[]"])
+    def test_what_is_no_json_is_refused(self, deployed: Stage, token: str, body: bytes) -> None:
+        identifier = a_notebook(deployed, token)
+        problem(post(deployed, token, identifier, "extend", body), 400, "malformed_body")
+
+    def test_missing_and_unknown_fields_are_named(self, deployed: Stage, token: str) -> None:
+        identifier = a_notebook(deployed, token)
+        found = problem(post(deployed, token, identifier, "extend", {"minutes": 5}), 422, "invalid_fields")
+        assert {error["field"] for error in found["errors"]} == {"minutes", "hours"}
+
+    def test_the_bounds_are_allowed_and_are_the_users(self, deployed: Stage) -> None:
+        token = user(deployed, max_extend_hours=48)
+        identifier = a_notebook(deployed, token)
+        for hours in (0.25, 48):
+            assert post(deployed, token, identifier, "extend", {"hours": hours}).status_code == 202
+        problem(post(deployed, token, identifier, "extend", {"hours": 48.5}), 422, "invalid_fields")
+
+    @pytest.mark.parametrize(("state", "status"), [("starting", 202), ("stopped", 409), ("launching", 409)])
+    def test_only_what_runs_or_is_about_to_is_extended(
+        self, deployed: Stage, token: str, state: str, status: int
+    ) -> None:
+        identifier = a_notebook(deployed, token, state)
+        assert post(deployed, token, identifier, "extend", {"hours": 1}).status_code == status
+
+    def test_two_at_once_leave_the_later(
+        self, deployed: Stage, token: str, clock: list[datetime], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        identifier = a_notebook(deployed, token)
+        hold = NotebooksTable.hold
+
+        def overtaken(self: NotebooksTable, *arguments: Any) -> Any:
+            monkeypatch.setattr(NotebooksTable, "hold", hold)
+            deployed.change(identifier, hold_until="2026-11-22T20:05:00.000Z")
+            return hold(self, *arguments)
+
+        monkeypatch.setattr(NotebooksTable, "hold", overtaken)
+        answer = post(deployed, token, identifier, "extend", {"hours": 1})
+        assert answer.json_body["hold_until"] == "2026-11-22T20:05:00.000Z"
+
+
+class TestPassword:
+    def test_one_is_made_and_shown_once(self, deployed: Stage, token: str) -> None:
+        identifier = a_notebook(deployed, token)
+        answer = post(deployed, token, identifier, "password", {}).json_body
+        assert len(answer["password"]) == 34
+        name, document = input_of(deployed, "password")
+        assert name == f"{identifier}-password-1"
+        assert document.pop("password_hash").startswith("argon2:$argon2id$")
+        assert document == {"id": identifier, "owner": "ada", "name": "thesis", "instance_id": INSTANCE}
+        assert answer["password"] not in json.dumps(input_of(deployed, "password"))
+
+    def test_a_chosen_one_is_kept_nowhere(self, deployed: Stage, token: str) -> None:
+        identifier = a_notebook(deployed, token)
+        with logged() as lines:
+            answer = post(deployed, token, identifier, "password", {"password": CANARY})
+        assert answer.status_code == 202
+        assert answer.json_body["password"] is None
+        everything = [deployed.record(identifier), input_of(deployed, "password"), lines.getvalue()]
+        assert all(everything)
+        assert CANARY not in repr(everything)
+
+    @pytest.mark.parametrize("body", [{"password": "short"}, {"password_hash": "x"}, {"name": "x"}, {"password": None}])
+    def test_bad_ones_are_refused(self, deployed: Stage, token: str, body: Any) -> None:
+        identifier = a_notebook(deployed, token)
+        problem(post(deployed, token, identifier, "password", body), 422, "invalid_fields")
+        assert deployed.executions("password") == []
+
+    def test_when_the_workflow_cannot_start_it_says_so(
+        self, deployed: Stage, token: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        identifier = a_notebook(deployed, token)
+        monkeypatch.setattr(Workflows, "start", refuse)
+        problem(post(deployed, token, identifier, "password", {}), 503, "unavailable")
+
+    @pytest.mark.parametrize("state", ["launching", "stopped", "stopping", "starting"])
+    def test_only_what_runs_takes_one(self, deployed: Stage, token: str, state: str) -> None:
+        problem(post(deployed, token, a_notebook(deployed, token, state), "password", {}), 409, "wrong_state")
+
+
+class TestReading:
+    def test_a_running_one_tells_of_its_use_and_when_it_stops(
+        self, deployed: Stage, token: str, clock: list[datetime]
+    ) -> None:
+        identifier = a_notebook(deployed, token)
+        clock[0] = T0 + timedelta(hours=1)
+        deployed.dynamodb.put_item(
+            TableName=ENV["NOD_HEARTBEATS_TABLE"],
+            Item={
+                "id": {"S": ARN},
+                "boot_id": {"S": "b"},
+                "beat": {"N": "70"},
+                "at": {"S": "2026-11-22T15:04:50.000Z"},
+                "uptime": {"N": "3900"},
+                "ages": {"M": {"input": {"N": "1500"}, "cpu": {"N": "890"}}},
+                "unknown": {"L": []},
+            },
+        )
+        shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
+        assert shown["last_active_at"] == "2026-11-22T14:50:00.000Z"
+        assert shown["last_activity"] == "a process of yours used CPU"
+        assert shown["stops_at"] == "2026-11-22T15:50:00.000Z"
+        listed = deployed.http("GET", "/notebooks", token).json_body["notebooks"]
+        assert listed == [shown]
+
+    def test_a_forged_heartbeat_is_no_error(self, deployed: Stage, token: str) -> None:
+        identifier = a_notebook(deployed, token)
+        deployed.dynamodb.put_item(
+            TableName=ENV["NOD_HEARTBEATS_TABLE"],
+            Item={"id": {"S": ARN}, "beat": {"B": b"x"}, "ages": {"S": "<script>"}, "boot_id": {"N": "1"}},
+        )
+        shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
+        assert (shown["last_activity"], shown["state"]) == (None, "ready")
+
+    def test_one_that_does_not_run_says_nothing_of_use(self, deployed: Stage, token: str) -> None:
+        identifier = a_notebook(deployed, token, "stopped")
+        shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
+        assert (shown["stops_at"], shown["last_activity"], shown["run_started_at"], shown["url"]) == (None,) * 4
+        assert shown["link"].startswith(f"{API_URL}/n/{identifier}?k=")
+
+    def test_events_come_newest_first_in_pages(self, deployed: Stage, token: str) -> None:
+        identifier = a_notebook(deployed, token)
+        lines = [
+            Event(
+                identifier, f"2026-11-22T14:05:0{n}.000Z", "keep", "active", "sweep", "a kernel is busy", None, {"n": n}
+            )
+            for n in range(5)
+        ]
+        deployed.app.ledger().write(lines)
+        seen: list[Any] = []
+        path, cursor = f"/notebooks/{identifier}/events?limit=2", ""
+        while cursor is not None:
+            page = deployed.http("GET", path + (f"&{urlencode({'next': cursor})}" if cursor else ""), token).json_body
+            seen += page["events"]
+            cursor = page["next"]
+            assert len(seen) <= 5
+        assert [event["signals"]["n"] for event in seen] == [4, 3, 2, 1, 0]
+        assert seen[0] == {
+            "at": "2026-11-22T14:05:04.000Z",
+            "action": "keep",
+            "code": "active",
+            "by": "sweep",
+            "reason": "a kernel is busy",
+            "stops_at": None,
+            "signals": {"n": 4},
+        }
+
+    @pytest.mark.parametrize("query", ["limit=0", "next=x", "next=2026", "limit=1&limit=1"])
+    def test_bad_queries_are_named(self, deployed: Stage, token: str, query: str) -> None:
+        identifier = a_notebook(deployed, token)
+        found = problem(deployed.http("GET", f"/notebooks/{identifier}/events?{query}", token), 422, "invalid_fields")
+        assert found["errors"][0]["field"] == query.split("=", maxsplit=1)[0]
+
+    @pytest.mark.parametrize(
+        ("method", "verb"),
+        [
+            ("POST", "stop"),
+            ("POST", "start"),
+            ("POST", "extend"),
+            ("POST", "password"),
+            ("POST", "link"),
+            ("GET", "events"),
+        ],
+    )
+    def test_someone_elses_notebook_is_as_if_there_were_none(
+        self, deployed: Stage, token: str, method: str, verb: str
+    ) -> None:
+        identifier = a_notebook(deployed, token)
+        before = deployed.record(identifier)
+        eve = user(deployed, "eve")
+        for path in (identifier, "nb-" + "0" * 20, "x"):
+            problem(
+                deployed.http(method, f"/notebooks/{path}/{verb}", eve, {} if method == "POST" else None),
+                404,
+                "not_found",
+            )
+        problem(deployed.http(method, f"/notebooks/{identifier}/{verb}"), 401, "not_authenticated")
+        assert deployed.record(identifier) == before
+
+
+# --- people who come by a link ---
+
+
+def page(response: HTTPResponse, status: int = 200) -> str:
+    """The HTML of a page that has all that a page has to have."""
+    assert response.status_code == status, response.body
+    assert response.headers["Content-Type"] == "text/html; charset=utf-8"
+    assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["Referrer-Policy"] == "no-referrer"
+    policy = response.headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'; style-src 'sha256-")
+    assert "form-action 'self'; base-uri 'none'; frame-ancestors 'none'" in policy
+    return response.body.decode()
+
+
+def life(deployed: Stage, token: str, identifier: str) -> str:
+    """Path and query of the link for life."""
+    link = deployed.http("GET", f"/notebooks/{identifier}", token).json_body["link"]
+    assert link.startswith(API_URL)
+    return str(link.removeprefix(API_URL))
+
+
+def form_of(html: str, action: str) -> dict[str, str]:
+    """The hidden fields of the form of one action."""
+    found = re.search(rf'<form method="post" action="[^"]*/{action}">(.*?)</form>', html)
+    assert found, html
+    return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]+)">', found[1]))
+
+
+def press(deployed: Stage, identifier: str, action: str, fields: dict[str, str]) -> HTTPResponse:
+    return deployed.http("POST", f"/n/{identifier}/{action}", None, urlencode(fields).encode(), Content_Type=FORM)
+
+
+def location(response: HTTPResponse) -> str:
+    assert response.status_code == 303, response.body
+    return str(response.headers["Location"])
+
+
+def mail_link(deployed: Stage, identifier: str, action: str, now: datetime) -> str:
+    notebook = deployed.app.notebooks().get(identifier)
+    link = links.action_link(deployed.app.users().get("ada").secret, action, notebook, now)
+    assert link is not None
+    return link.removeprefix(API_URL)
+
+
+class TestTheLinkForLife:
+    def test_it_forwards_to_the_notebook_that_is_ready(self, deployed: Stage, token: str) -> None:
+        identifier = a_notebook(deployed, token)
+        found = deployed.http("GET", life(deployed, token, identifier))
+        assert location(found) == "https://198.51.100.7:8888"
+        assert found.headers["Referrer-Policy"] == "no-referrer"
+
+    @pytest.mark.parametrize(
+        "state", ["requested", "launching", "starting", "stopping", "stopped", "failed", "terminated"]
+    )
+    def test_else_it_shows_a_page_and_changes_nothing(self, deployed: Stage, token: str, state: str) -> None:
+        identifier = a_notebook(deployed, token, state)
+        secret = deployed.app.users().get("ada").secret
+        link = f"/n/{identifier}?k={links.key(secret, deployed.app.notebooks().get(identifier))}"
+        before = deployed.record(identifier)
+        assert "thesis" in page(deployed.http("GET", link))
+        assert deployed.record(identifier) == before
+
+    def test_a_wrong_key_and_an_unknown_notebook_get_the_same_page_after_the_same_reads(
+        self, deployed: Stage, token: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        identifier = a_notebook(deployed, token)
+        other = a_notebook(deployed, token, name="other")
+        key = life(deployed, token, other).partition("=")[2]
+        client = deployed.app.clients.get("dynamodb")
+        reads: list[int] = []
+        get = client.get_item
+        monkeypatch.setattr(client, "get_item", lambda **arguments: reads.append(1) or get(**arguments))
+        answers = []
+        for path in (
+            f"/n/{identifier}?k={'A' * 32}",
+            f"/n/{identifier}?k={key}",
+            f"/n/{identifier}?k=",
+            f"/n/{identifier}",
+            f"/n/{identifier}?k=%00%ff",
+            f"/n/nb-{'0' * 20}?k={key}",
+        ):
+            reads.clear()
+            answers.append((page(deployed.http("GET", path), 404), len(reads)))
+        assert len(set(answers)) == 1
+        assert page(deployed.http("GET", "/n/x?k=" + key), 404) == answers[0][0]
+
+    def test_a_new_link_ends_the_old_one_and_what_hangs_on_it(
+        self, deployed: Stage, token: str, clock: list[datetime]
+    ) -> None:
+        identifier = a_notebook(deployed, token, "stopped")
+        old = life(deployed, token, identifier)
+        form = form_of(page(deployed.http("GET", old)), "wake")
+        mail = mail_link(deployed, identifier, "wake", T0)
+        answer = post(deployed, token, identifier, "link")
+        assert answer.status_code == 202
+        page(deployed.http("GET", old), 404)
+        page(deployed.http("GET", mail), 403)
+        page(press(deployed, identifier, "wake", form), 403)
+        assert answer.json_body["link"] == API_URL + life(deployed, token, identifier)
+        page(deployed.http("GET", life(deployed, token, identifier)))
+        assert deployed.record(identifier)["state"] == {"S": "stopped"}
+
+    def test_stay_shows_the_page_of_a_running_one_with_its_buttons(self, deployed: Stage, token: str) -> None:
+        identifier = a_notebook(deployed, token)
+        link = life(deployed, token, identifier)
+        html = page(deployed.http("GET", link + "&stay=1"))
+        assert form_of(html, "extend")["k"] == link.partition("=")[2]
+        assert form_of(html, "stop")
+        assert f'href="{link}"' in html
+
+    def test_its_key_is_logged_nowhere(self, deployed: Stage, token: str) -> None:
+        link = life(deployed, token, a_notebook(deployed, token))
+        with logged() as lines:
+            deployed.http("GET", link)
+            deployed.http("GET", link[:-1])
+        assert "/n/{notebook_id}" in lines.getvalue()
+        assert link.partition("=")[2][:16] not in lines.getvalue()
+
+
+class TestButtons:
+    def test_the_wake_button_starts_it_and_leads_back_to_its_page(self, deployed: Stage, token: str) -> None:
+        identifier = a_notebook(deployed, token, "stopped")
+        link = life(deployed, token, identifier)
+        answer = press(deployed, identifier, "wake", form_of(page(deployed.http("GET", link)), "wake"))
+        assert location(answer) == link
+        assert "waking up" in page(deployed.http("GET", link))
+        assert len(deployed.executions("start")) == 1
+        (event,) = ledger(deployed, token, identifier)
+        assert (event["action"], event["by"]) == ("start", "ada")
+
+    def test_over_the_quota_the_page_names_what_runs_and_the_button_is_refused(self, deployed: Stage) -> None:
+        eve = user(deployed, "eve", quota=1)
+        identifier = str(request(deployed, eve, name="sleeper")["id"])
+        deployed.change(identifier, state="stopped", instance_id=INSTANCE)
+        deployed.dynamodb.update_item(
+            TableName=ENV["NOD_USERS_TABLE"],
+            Key={"name": {"S": "eve"}},
+            UpdateExpression="DELETE active :id",
+            ExpressionAttributeValues={":id": {"SS": [identifier]}},
+        )
+        link = life(deployed, eve, identifier)
+        form = form_of(page(deployed.http("GET", link)), "wake")
+        request(deployed, eve, name="runner")
+        html = page(deployed.http("GET", link))
+        assert "runner" in html
+        assert "<form" not in html
+        assert "runner" in page(press(deployed, identifier, "wake", form), 409)
+        assert deployed.executions("start") == []
+
+    def test_stop_and_extend_lead_to_what_became_of_them(
+        self, deployed: Stage, token: str, clock: list[datetime]
+    ) -> None:
+        identifier = a_notebook(deployed, token)
+        link = life(deployed, token, identifier)
+        html = page(deployed.http("GET", link + "&stay=1"))
+        done = location(press(deployed, identifier, "extend", form_of(html, "extend")))
+        result = page(deployed.http("GET", done))
+        assert "kept until 16:05 UTC" in result
+        assert f'href="{link}"' in result, "who came with the key may go on to the notebook"
+        done = location(press(deployed, identifier, "stop", form_of(html, "stop")))
+        assert "thesis is stopping" in page(deployed.http("GET", done))
+        page(press(deployed, identifier, "stop", form_of(html, "stop")), 409)
+        assert len(deployed.executions("stop")) == 1
+
+    def test_an_old_or_other_form_does_nothing(self, deployed: Stage, token: str, clock: list[datetime]) -> None:
+        identifier = a_notebook(deployed, token)
+        other = a_notebook(deployed, token, name="other")
+        form = form_of(page(deployed.http("GET", life(deployed, token, identifier) + "&stay=1")), "extend")
+        mail = urlsplit(mail_link(deployed, identifier, "stop", T0)).query.partition("=")[2]
+        before = deployed.record(identifier), deployed.record(other)
+        page(press(deployed, identifier, "stop", form), 403)
+        page(press(deployed, other, "extend", form), 403)
+        page(press(deployed, identifier, "stop", {"f": mail}), 403)
+        page(press(deployed, identifier, "stop", {}), 403)
+        page(press(deployed, f"nb-{'0' * 20}", "stop", form), 403)
+        page(press(deployed, identifier, "delete", form), 404)
+        clock[0] = T0 + timedelta(minutes=10)
+        page(press(deployed, identifier, "extend", form), 410)
+        assert (deployed.record(identifier), deployed.record(other)) == before
+        assert deployed.executions("stop") == []
+
+    @pytest.mark.parametrize(
+        ("body", "content_type", "status"),
+        [
+            (b"f=1&f=2", FORM, 400),
+            (b"f=%ff", FORM, 400),
+            (b"\xff", FORM, 400),
+            (b"f", FORM, 400),
+            (b"&".join(b"a%d=1" % n for n in range(30)), FORM, 400),
+            (b"f=1&x=2", FORM, 422),
+            (b"f=" + b"x" * 70_000, FORM, 413),
+            (b'{"f": "1"}', "application/json", 415),
+            (b"f=1", "multipart/form-data; boundary=x", 415),
+            (b"f=1", FORM + "; charset=utf-16", 415),
+            (b"f=1", FORM + "; charset=UTF-8", 403),
+        ],
+    )
+    def test_odd_bodies_are_refused_with_a_page(
+        self, deployed: Stage, token: str, body: bytes, content_type: str, status: int
+    ) -> None:
+        identifier = a_notebook(deployed, token)
+        page(deployed.http("POST", f"/n/{identifier}/stop", None, body, Content_Type=content_type), status)
+
+    def test_a_form_without_a_media_type_is_refused(self, deployed: Stage, token: str) -> None:
+        identifier = a_notebook(deployed, token)
+        page(deployed.http("POST", f"/n/{identifier}/stop", None, b"f=1", Content_Type=""), 415)
+
+
+class TestLinksOfMessages:
+    def test_a_warning_leads_to_a_button_that_keeps_it(
+        self, deployed: Stage, clock: list[datetime], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        token = user(deployed, email="ada@example.org")
+        warned = {"at": "2026-11-22T14:04:00Z", "stops_at": "2026-11-22T14:15:00.000Z", "code": "idle"}
+        identifier = a_notebook(deployed, token, warned=warned)
+        sent: list[Message] = []
+        monkeypatch.setattr(Topic, "publish", lambda _self, message: sent.append(message))
+        assert deployed.app.tell_owner({"id": identifier, "kind": "warned"}, None) == {"published": True}
+        keep, stop = (re.search(rf"{API_URL}(/n/\S+/{action}\?t=\S+)", sent[0].text) for action in ("extend", "stop"))
+        assert keep
+        assert stop
+        before = deployed.record(identifier)
+        html = page(deployed.http("GET", keep[1]))
+        assert "Keep thesis 2 hours?" in html
+        page(deployed.http("GET", stop[1]))
+        assert deployed.record(identifier) == before, "a mail scanner may follow links"
+        form = form_of(html, "extend")
+        assert set(form) == {"f"}
+        done = location(press(deployed, identifier, "extend", form))
+        result = page(deployed.http("GET", done))
+        assert "kept until 16:05 UTC" in result
+        assert "198.51.100.7" not in result
+        assert "?k=" not in result, "who came by a message gets no more than that"
+        assert deployed.record(identifier)["hold_until"] == {"S": "2026-11-22T16:05:00.000Z"}
+        clock[0] = T0 + timedelta(minutes=11)
+        page(deployed.http("GET", done), 410)
+
+    def test_an_expired_forged_or_foreign_link_shows_why_and_no_button(
+        self, deployed: Stage, token: str, clock: list[datetime]
+    ) -> None:
+        identifier = a_notebook(deployed, token)
+        other = a_notebook(deployed, token, name="other")
+        link = mail_link(deployed, identifier, "stop", T0)
+        for path in (
+            link[:-1] + ("A" if link[-1] != "A" else "B"),
+            link.replace(identifier, other),
+            link.replace(identifier, f"nb-{'0' * 20}"),
+            link.replace(identifier, "x"),
+            link.replace("/stop?", "/extend?"),
+            link.replace("?t=", "?d="),
+            f"/n/{identifier}/stop",
+        ):
+            assert "<form" not in page(deployed.http("GET", path), 403)
+        page(deployed.http("GET", link.replace("/stop?", "/explode?")), 404)
+        clock[0] = T0 + timedelta(hours=2)
+        assert "too old" in page(deployed.http("GET", link), 410)
+        page(deployed.http("GET", link + "&t=1"), 422)
+
+    def test_a_link_to_what_is_not_possible_any_more_says_so(self, deployed: Stage, token: str) -> None:
+        identifier = a_notebook(deployed, token, "stopped")
+        html = page(deployed.http("GET", mail_link(deployed, identifier, "stop", datetime.now(UTC))))
+        assert "There is nothing to stop now." in html
+        assert "<form" not in html
+
+    def test_who_wakes_it_without_the_key_sees_how_far_it_is(self, deployed: Stage, token: str) -> None:
+        identifier = a_notebook(deployed, token, "stopped")
+        form = form_of(page(deployed.http("GET", mail_link(deployed, identifier, "wake", datetime.now(UTC)))), "wake")
+        done = location(press(deployed, identifier, "wake", form))
+        html = page(deployed.http("GET", done))
+        assert 'http-equiv="refresh"' in html
+        deployed.change(identifier, state="ready")
+        html = page(deployed.http("GET", done))
+        assert "is running" in html
+        assert "198.51.100.7" not in html
+
+
+class TestErrorsOfPages:
+    @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"])
+    @pytest.mark.parametrize("path", ["", "/stop"])
+    def test_other_methods_are_refused_with_a_page(self, deployed: Stage, token: str, method: str, path: str) -> None:
+        response = deployed.http(method, f"/n/{a_notebook(deployed, token)}{path}")
+        page(response, 405)
+        assert response.headers["Allow"] == ("GET, POST" if path else "GET")
+
+    def test_a_table_that_does_not_answer_is_a_page_too(self, deployed: Stage, token: str) -> None:
+        link = life(deployed, token, a_notebook(deployed, token))
+        deployed.dynamodb.delete_table(TableName=ENV["NOD_NOTEBOOKS_TABLE"])
+        response = deployed.http("GET", link)
+        page(response, 503)
+        assert int(response.headers["Retry-After"]) > 0
+
+    def test_an_error_nobody_foresaw_is_a_page_without_its_text(
+        self, deployed: Stage, token: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        link = life(deployed, token, a_notebook(deployed, token))
+
+        def fail(*_: object) -> None:
+            raise ZeroDivisionError(CANARY)
+
+        monkeypatch.setattr(NotebooksTable, "get", fail)
+        assert CANARY not in page(deployed.http("GET", link), 500)
+
+
+class TestWhereTheApiIs:
+    def test_api_gateways_own_context_counts_and_no_header(
+        self, deployed: Stage, token: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("NOD_API_URL")
+        deployed.app.settings.cache_clear()
+        event = deployed._client.http._local_gateway.event_converter.create_lambda_event(
+            method="POST",
+            path="/notebooks",
+            headers={"authorization": f"Bearer {token}", "content-type": "application/json", "host": "evil.example"},
+            body=b"{}",
+        )
+        event["requestContext"] |= {"domainName": "abc.execute-api.us-east-1.amazonaws.com", "path": "/api/notebooks"}
+        answer = json.loads(deployed.app.app(event, None)["body"])
+        assert answer["link"].startswith(f"https://abc.execute-api.us-east-1.amazonaws.com/api/n/{answer['id']}?k=")
+        assert "evil" not in json.dumps(answer)
+
+    def test_without_any_there_is_no_link_until_one_is_asked_for(
+        self, deployed: Stage, token: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.delenv("NOD_API_URL")
+        deployed.app.settings.cache_clear()
+        identifier = a_notebook(deployed, token)
+        assert deployed.http("GET", f"/notebooks/{identifier}", token).json_body["link"] is None
+        monkeypatch.setenv("NOD_API_URL", "https://nod.example/")
+        deployed.app.settings.cache_clear()
+        link = post(deployed, token, identifier, "link").json_body["link"]
+        assert link.startswith(f"https://nod.example/n/{identifier}?k=")
