@@ -93,7 +93,7 @@ def _correct_start(bus: EventBus, patches: Patches) -> None:
             known = {e.execution_arn for e in backend.describe_state_machine(state_machine_arn).executions}
             execution = start(backend, state_machine_arn, name, execution_input, *rest)
         if execution.execution_arn not in known:
-            _tell(bus, execution)
+            _tell(bus, execution, started=True)
         return execution
 
     begin = Execution.start
@@ -211,8 +211,10 @@ def _error(code: str, message: str) -> AWSError:
     return AWSError(message, exception_type=code)
 
 
-def _tell(bus: EventBus, execution: Any) -> None:
-    status = execution.exec_status.value if hasattr(execution.exec_status, "value") else execution.exec_status
+def _tell(bus: EventBus, execution: Any, started: bool = False) -> None:
+    # A short execution may have ended before its start is told.
+    status = ExecutionStatus.RUNNING.value if started else execution.exec_status.value
+    over = None if started else execution.stop_date
     output = None
     if status == "SUCCEEDED":
         output = interpreter.to_json(execution.output)
@@ -224,13 +226,13 @@ def _tell(bus: EventBus, execution: Any) -> None:
         "name": execution.name,
         "status": status,
         "startDate": int(execution.start_date.timestamp() * 1000),
-        "stopDate": int(execution.stop_date.timestamp() * 1000) if execution.stop_date else None,
+        "stopDate": int(over.timestamp() * 1000) if over else None,
         "input": None if large else given,
         "output": None if large else output,
         "inputDetails": {"included": not large},
         "outputDetails": None if output is None else {"included": not large},
-        "error": execution.error,
-        "cause": execution.cause,
+        "error": None if started else execution.error,
+        "cause": None if started else execution.cause,
         "stateMachineVersionArn": None,
         "stateMachineAliasArn": None,
         "redriveCount": 0,

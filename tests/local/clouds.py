@@ -47,7 +47,7 @@ def client(cloud: Cloud, service: str) -> Any:
     return boto3.client(service, endpoint_url=cloud.aws_url, config=Config(retries={"total_max_attempts": 1}))  # type: ignore[call-overload]
 
 
-def until(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
+def until(condition: Callable[[], Any], seconds: float = 120) -> Any:
     """The first true value of the condition. Fails when time is up."""
     return wait_until(condition, seconds, "it never came true", 0.01)
 
@@ -74,6 +74,6 @@ class Events:
                 self.seen.append(json.loads(message["Body"]))
                 self.sqs.delete_message(QueueUrl=self.url, ReceiptHandle=message["ReceiptHandle"])
 
-    def wait(self, wanted: Callable[[Any], bool], seconds: float = 5.0) -> Any:
+    def wait(self, wanted: Callable[[Any], bool], seconds: float = 120) -> Any:
         """The first event that is wanted."""
         return until(lambda: next((event for event in self.take() if wanted(event)), None), seconds)

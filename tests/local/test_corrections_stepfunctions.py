@@ -35,7 +35,7 @@ def start(sfn: Any, arn: str, given: Any = None, name: str | None = None) -> str
     return str(sfn.start_execution(stateMachineArn=arn, input=json.dumps(given or {}), **options)["executionArn"])
 
 
-def ended(sfn: Any, execution: str, seconds: float = 10) -> dict[str, Any]:
+def ended(sfn: Any, execution: str, seconds: float = 120) -> dict[str, Any]:
     def over() -> Any:
         seen = sfn.describe_execution(executionArn=execution)
         return seen if seen["status"] != "RUNNING" else None

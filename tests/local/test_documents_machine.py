@@ -317,7 +317,7 @@ def test_guesses_are_slowed_by_address_whatever_they_claim_and_over_a_restart(
         assert owner.logged_in()
 
 
-def wait_until(ready: Callable[[], Any], seconds: float = 30) -> None:
+def wait_until(ready: Callable[[], Any], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while True:
         try:

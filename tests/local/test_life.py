@@ -38,7 +38,7 @@ def browser(town: Town) -> Iterator[httpx.Client]:
 
 
 def launch(town: Town, **body: Any) -> dict[str, Any]:
-    return town.person.wait(town.launch(**body), "ready", seconds=60)
+    return town.person.wait(town.launch(**body), "ready", seconds=180)
 
 
 def post(town: Town, identifier: str, verb: str, **body: Any) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def stopped(town: Town, **body: Any) -> dict[str, Any]:
     """A notebook that was ready, and was stopped."""
     identifier = launch(town, **body)["id"]
     post(town, identifier, "stop")
-    return town.person.wait(identifier, "stopped", seconds=60)
+    return town.person.wait(identifier, "stopped", seconds=180)
 
 
 def message(town: Town, identifier: str, kind: str) -> dict[str, Any]:
@@ -99,7 +99,7 @@ def test_the_link_of_the_message_forwards_keeps_and_stops(town: Town, browser: h
     assert timedelta(minutes=119) < hold <= timedelta(hours=2)
 
     assert "thesis is stopping" in after(browser, press(browser, page, "stop"))
-    seen = town.person.wait(notebook["id"], "stopped", seconds=60)
+    seen = town.person.wait(notebook["id"], "stopped", seconds=180)
     assert (seen["stop"]["by"], seen["url"], seen["address"]) == ("demo", None, None)
     assert "demo stopped it" in message(town, notebook["id"], "stopped")["text"]
     assert notebook["id"] not in town.user().get("active", {}).get("SS", [])
@@ -113,7 +113,7 @@ def test_the_wake_button_leads_to_the_notebook_at_its_new_address(town: Town, br
     answer = press(browser, html(browser.get(notebook["link"])), "wake")
     assert answer.status_code == 303
     assert town.cloud.api_url + answer.headers["location"] == notebook["link"]
-    seen = town.person.wait(notebook["id"], "ready", seconds=60)
+    seen = town.person.wait(notebook["id"], "ready", seconds=180)
     forwarded = browser.get(notebook["link"])
     assert (forwarded.status_code, forwarded.headers["location"]) == (303, seen["url"])
     text = message(town, notebook["id"], "started")["text"]
@@ -154,7 +154,7 @@ def test_without_capacity_it_stays_stopped_and_says_so_and_can_be_woken_later(
     notebook = stopped(town, name="unlucky")
     town.cloud.faults.on("no_capacity")
     press(browser, html(browser.get(notebook["link"])), "wake")
-    seen = town.person.wait(notebook["id"], "stopped", seconds=60)
+    seen = town.person.wait(notebook["id"], "stopped", seconds=180)
     assert seen["error"]["code"] == "no_capacity"
     assert seen["stop"], "why it stopped is not forgotten"
     assert seen["error"]["message"] in " ".join(message(town, notebook["id"], "start_failed")["text"].split())
@@ -164,7 +164,7 @@ def test_without_capacity_it_stays_stopped_and_says_so_and_can_be_woken_later(
     assert notebook["id"] not in town.user().get("active", {}).get("SS", [])
     town.cloud.faults.clear()
     press(browser, page, "wake")
-    assert town.person.wait(notebook["id"], "ready", seconds=60)["error"] is None
+    assert town.person.wait(notebook["id"], "ready", seconds=180)["error"] is None
 
 
 def test_links_of_a_warning_change_nothing_until_a_button_is_pressed(town: Town, browser: httpx.Client) -> None:
@@ -196,7 +196,7 @@ def test_links_of_a_warning_change_nothing_until_a_button_is_pressed(town: Town,
     assert "warned" not in town.record(notebook["id"]), "the warning is answered"
     wait_until(lambda: len(town.cloud.slack.messages()) > 0, 60, "Slack got nothing")
     assert "warned is stopping" in after(browser, press(browser, pages["Stop it now"], "stop"))
-    town.person.wait(notebook["id"], "stopped", seconds=60)
+    town.person.wait(notebook["id"], "stopped", seconds=180)
 
 
 def test_wrong_links_and_forms_are_pages_that_change_nothing(town: Town, browser: httpx.Client) -> None:
@@ -248,7 +248,7 @@ def test_a_password_is_set_and_the_events_tell_what_was_done(town: Town) -> None
     assert town.person.show(notebook["id"])["error"] is None
     post(town, notebook["id"], "extend", hours=1)
     post(town, notebook["id"], "stop")
-    town.person.wait(notebook["id"], "stopped", seconds=60)
+    town.person.wait(notebook["id"], "stopped", seconds=180)
     events = town.person.http.get(f"/notebooks/{notebook['id']}/events").json()["events"]
     asked = [event["action"] for event in events if event["by"] == "demo"]
     assert asked == ["stop", "extend", "password"]
@@ -261,7 +261,7 @@ def test_a_delete_wins_over_a_stop_and_a_start(town: Town, verb: str) -> None:
     post(town, notebook["id"], verb)
     assert town.person.delete(notebook["id"], None).status_code == 409
     assert town.person.delete(notebook["id"], "gone").status_code == 202
-    assert town.person.wait(notebook["id"], "terminated", seconds=60)
+    assert town.person.wait(notebook["id"], "terminated", seconds=180)
     town.settle()
     assert town.instances(notebook["id"]) == []
     assert town.person.show(notebook["id"])["state"] == "terminated"

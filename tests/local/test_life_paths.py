@@ -51,7 +51,7 @@ def notebook(town: Town) -> str:
     """A notebook that is ready, and whose machine says so at every boot."""
     town.machines.on_boot = lambda machine: town.beat(machine, certificate_sha256={"S": OTHER})
     made = town.launch(name="mine")
-    town.person.wait(made, "ready", seconds=60)
+    town.person.wait(made, "ready", seconds=180)
     town.settle()
     return made
 
@@ -61,7 +61,7 @@ def post(town: Town, notebook: str, what: str, **body: Any) -> int:
     return int(answer.status_code)
 
 
-def wait(town: Town, notebook: str, state: str, seconds: float = 60) -> dict[str, Any]:
+def wait(town: Town, notebook: str, state: str, seconds: float = 120) -> dict[str, Any]:
     """Until it is so, and no workflow runs any more."""
     town.person.wait(notebook, state, seconds=seconds)
     town.settle()
@@ -108,7 +108,7 @@ def state_of(town: Town, notebook: str) -> str:
 
 
 def off(town: Town, notebook: str) -> None:
-    wait_until(lambda: state_of(town, notebook) == "stopped", 20, "it is never off")
+    wait_until(lambda: state_of(town, notebook) == "stopped", 60, "it is never off")
 
 
 # Stop
@@ -141,7 +141,7 @@ def test_stop_comes_to_its_end_when_the_event_is_lost_and_ec2_is_slow(town: Town
 def test_stop_that_takes_too_long_stays_so_is_told_once_and_is_finished_later(town: Town, notebook: str) -> None:
     town.machines.stopping = 14
     assert post(town, notebook, "stop") == 202
-    wait_until(lambda: "stop_failed" in kinds(town, notebook), 30, "nobody was told")
+    wait_until(lambda: "stop_failed" in kinds(town, notebook), 60, "nobody was told")
     town.settle()
     seen = town.person.show(notebook)
     assert (seen["state"], seen["error"]["code"]) == ("stopping", "stop_failed")
@@ -157,7 +157,7 @@ def test_stop_that_takes_too_long_stays_so_is_told_once_and_is_finished_later(to
 def test_stop_that_ec2_refuses_leaves_it_ready_and_says_so(town: Town, notebook: str) -> None:
     town.cloud.faults.on(f"stop_fails:{town.record(notebook)['instance_id']['S']}")
     assert post(town, notebook, "stop") == 202
-    wait_until(lambda: "stop_failed" in kinds(town, notebook), 30, "nobody was told")
+    wait_until(lambda: "stop_failed" in kinds(town, notebook), 60, "nobody was told")
     seen = wait(town, notebook, "ready")
     assert seen["error"]["code"] == "stop_failed"
     assert "not authorized" in seen["error"]["message"]
@@ -193,7 +193,7 @@ def test_stop_that_cannot_be_explained_is_told_all_the_same(
     broken("explain_failure")
     town.cloud.faults.on("stop_fails")
     assert post(town, notebook, "stop") == 202
-    wait_until(lambda: "stop_failed" in kinds(town, notebook), 30, "nobody was told")
+    wait_until(lambda: "stop_failed" in kinds(town, notebook), 60, "nobody was told")
     assert wait(town, notebook, "ready")["error"]["code"] == "stop_failed"
 
 
@@ -231,7 +231,7 @@ def test_stop_failed_is_recorded_when_its_message_cannot_be_sent(
     broken("tell_owner")
     town.cloud.faults.on("stop_fails")
     assert post(town, notebook, "stop") == 202
-    wait_until(lambda: "error" in town.record(notebook), 30, "no error")
+    wait_until(lambda: "error" in town.record(notebook), 60, "no error")
     assert wait(town, notebook, "ready")["error"]["code"] == "stop_failed"
 
 
@@ -370,7 +370,7 @@ def test_start_without_capacity_stays_stopped_and_offers_other_types(town: Town,
     town.cloud.faults.on("no_capacity:t3.medium")
     before = town.record(stopped)
     assert post(town, stopped, "start") == 202
-    wait_until(lambda: "start_failed" in kinds(town, stopped), 30, "nobody was told")
+    wait_until(lambda: "start_failed" in kinds(town, stopped), 60, "nobody was told")
     seen = wait(town, stopped, "stopped")
     assert seen["error"]["code"] == "no_capacity"
     assert "t3a.medium" in seen["error"]["message"]
@@ -462,7 +462,7 @@ def test_start_finds_its_machine_when_the_event_is_lost_and_ec2_is_slow(town: To
 def test_machine_that_is_never_running_is_given_up(town: Town, stopped: str) -> None:
     town.cloud.slow_pending(8)
     assert post(town, stopped, "start") == 202
-    wait_until(lambda: town.record(stopped).get("error"), 30, "no error")
+    wait_until(lambda: town.record(stopped).get("error"), 60, "no error")
     town.settle()
     assert "in time" in town.record(stopped)["error"]["M"]["message"]["S"]
     town.cloud.slow_pending(DELAYS.pending)
@@ -477,7 +477,7 @@ def test_start_without_a_public_address_is_stopped_again(town: Town, stopped: st
 
 def test_start_of_what_runs_already_takes_it_as_it_is(town: Town, stopped: str) -> None:
     town.ec2.start_instances(InstanceIds=[town.record(stopped)["instance_id"]["S"]])
-    wait_until(lambda: state_of(town, stopped) == "running", 20, "it does not run")
+    wait_until(lambda: state_of(town, stopped) == "running", 60, "it does not run")
     assert post(town, stopped, "start") == 202
     wait(town, stopped, "ready")
 
@@ -504,7 +504,7 @@ def test_start_fails_truly_when_it_can_be_neither_explained_nor_told(
     broken("explain_failure")
     town.cloud.faults.on("no_capacity")
     assert post(town, stopped, "start") == 202
-    wait_until(lambda: "error" in town.record(stopped), 30, "no error")
+    wait_until(lambda: "error" in town.record(stopped), 60, "no error")
     assert wait(town, stopped, "stopped")["error"]["code"] == "start_failed"
     assert stopped not in active(town)
 
@@ -539,7 +539,7 @@ def test_delete_wins_over_what_is_under_way_and_nothing_comes_back(town: Town, n
         town.machines.stopping = 2
     assert post(town, notebook, begun) == 202
     assert town.person.delete(notebook, "mine").status_code == 202
-    town.person.wait(notebook, "terminated", seconds=60)
+    town.person.wait(notebook, "terminated", seconds=180)
     town.settle()
     assert town.person.show(notebook)["state"] == "terminated"
     assert town.instances(notebook) == []

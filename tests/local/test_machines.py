@@ -54,7 +54,7 @@ pytestmark = pytest.mark.machine
 NewMachine = Callable[..., Machine]
 
 
-def wait_for(condition: Callable[[], bool], seconds: float = 60) -> bool:
+def wait_for(condition: Callable[[], bool], seconds: float = 120) -> bool:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if condition():

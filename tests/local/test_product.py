@@ -45,7 +45,7 @@ def person(cloud: Cloud) -> Person:
 @pytest.fixture(scope="module")
 def notebook(cloud: Cloud, person: Person) -> dict[str, Any]:
     """A notebook that is ready, with the canary as its password, its email confirmed before."""
-    wait_until(cloud.inbox.messages, 20, "no confirmation mail")
+    wait_until(cloud.inbox.messages, 60, "no confirmation mail")
     link = re.search(r"http://\S+ConfirmSubscription\S+", cloud.inbox.messages()[0].text)
     assert link
     assert httpx.get(link[0], trust_env=False).status_code == 200
@@ -87,7 +87,7 @@ def test_mail_carries_link_fingerprint_type_and_price_and_no_password(cloud: Clo
     def mails() -> list[Any]:
         return [m for m in cloud.inbox.messages() if notebook["url"] in m.text]
 
-    wait_until(mails, 20, "no mail with the link")
+    wait_until(mails, 60, "no mail with the link")
     mail = mails()[0]
     assert notebook["certificate_sha256"] in mail.text
     assert notebook["instance_type"] in mail.text
@@ -155,7 +155,7 @@ def test_notebook_comes_back_after_a_crash_and_after_a_reboot(cloud: Cloud, note
             return False
 
     machine.run(["systemctl", "kill", "-s", "KILL", "jupyter.service"])
-    wait_until(answers, 40, "Jupyter was not restarted")
+    wait_until(answers, 60, "Jupyter was not restarted")
     ec2 = boto3.client("ec2", endpoint_url=cloud.aws_url)
     ec2.reboot_instances(InstanceIds=[notebook["instance_id"]])
     time.sleep(1)
@@ -229,7 +229,7 @@ def test_slack_channel_gets_the_link(cloud: Cloud) -> None:
     assert token
     sue = Person(cloud.api_url, token[0])
     ready = sue.wait(sue.request(name="slacky").json()["id"], "ready")
-    wait_until(lambda: any(ready["url"] in json.dumps(m) for m in cloud.slack.messages()), 20, "nothing in Slack")
+    wait_until(lambda: any(ready["url"] in json.dumps(m) for m in cloud.slack.messages()), 60, "nothing in Slack")
     wait_until(
         lambda: sue.show(ready["id"])["notifications"] == [{"channel": "slack:team", "state": "sent"}],
         60,

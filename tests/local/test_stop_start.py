@@ -76,7 +76,7 @@ def test_the_calls_of_ec2_drive_the_machine(cloud: Cloud, ec2: Any) -> None:
         "TargetCapacitySpecification": {"TotalTargetCapacity": 1, "DefaultTargetCapacityType": "on-demand"},
     }
     instance_id = ec2.create_fleet(**asked)["Instances"][0]["InstanceIds"][0]
-    wait_until(lambda: cloud.ec2.life(instance_id).machine is not None, 30, "no machine")  # type: ignore[union-attr]
+    wait_until(lambda: cloud.ec2.life(instance_id).machine is not None, 60, "no machine")  # type: ignore[union-attr]
     machine = cloud.machine(instance_id)
     wait_until(lambda: machine.running, 60, "it does not boot")
     machine.write_file("/home/work", b"work")

@@ -80,7 +80,7 @@ class Town:
         self.ended(arn)
         return self.sfn.describe_execution(executionArn=arn)  # type: ignore[return-value]
 
-    def ended(self, arn: str, seconds: float = 60) -> None:
+    def ended(self, arn: str, seconds: float = 120) -> None:
         wait_until(
             lambda: self.sfn.describe_execution(executionArn=arn)["status"] != "RUNNING",
             seconds,
@@ -156,7 +156,7 @@ class Town:
 
     def failed(self, notebook_id: str, code: str) -> dict[str, Any]:
         """What every failed launch comes to: a true state with a reason, a message, nothing left."""
-        seen = self.person.wait(notebook_id, "failed", seconds=60)
+        seen = self.person.wait(notebook_id, "failed", seconds=180)
         assert seen["error"]["code"] == code, seen
         assert len(seen["error"]["message"]) > 20
         self.settle()

@@ -1276,7 +1276,7 @@ def started(server: Server, home: Path, *arguments: str) -> Iterator[subprocess.
                 stream.close()
 
 
-def until(condition: Callable[[], bool], seconds: float = 15) -> None:
+def until(condition: Callable[[], bool], seconds: float = 120) -> None:
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"

@@ -129,7 +129,7 @@ class Scenario:
         town.machines.results = dict(RESULTS)
         town.cloud.slow_pending(4)
         lost = town.launch(name="lost")
-        wait_until(lambda: "wait_token" in town.record(lost), 10, "nobody waits")
+        wait_until(lambda: "wait_token" in town.record(lost), 60, "nobody waits")
         town.ec2.terminate_instances(InstanceIds=[town.instances(lost)[0]["InstanceId"]])
         town.cloud.slow_pending(DELAYS.pending)
         town.machines.seconds["install-anaconda"] = 4
@@ -178,7 +178,7 @@ class Scenario:
         self._ask(notebook, "password", password=PASSWORD)
         town.machines.seconds["prepare-instance"] = 2.5
         unheard = town.launch(name="unheard")
-        wait_until(lambda: self._step(unheard, "prepare_instance") == "done", 20, "nobody looked for the command")
+        wait_until(lambda: self._step(unheard, "prepare_instance") == "done", 60, "nobody looked for the command")
         town.cloud.faults.clear()
         self._wait(unheard, "ready")
 
@@ -268,7 +268,7 @@ class Scenario:
         for hours_told in (None, 2, 200):
             self._orphan_since(instance, hours_told)
             self._schedules()
-        wait_until(lambda: not town.instances(notebook), 10, "it is still there")
+        wait_until(lambda: not town.instances(notebook), 60, "it is still there")
         for identifier in self._loose():
             self._orphan_since(identifier, 200)
         self._schedules()
@@ -305,7 +305,7 @@ class Scenario:
         answer = self.town.person.http.post(f"/notebooks/{notebook}/{verb}", json=body or None)
         assert answer.status_code == 202, answer.text
 
-    def _wait(self, notebook: str, state: str, seconds: float = 40) -> None:
+    def _wait(self, notebook: str, state: str, seconds: float = 120) -> None:
         def arrived() -> bool:
             if self.town.record(notebook)["state"]["S"] != state:
                 return False
@@ -345,7 +345,7 @@ class Scenario:
                 "done",
             )
 
-        wait_until(installing, 20, "no installation")
+        wait_until(installing, 60, "no installation")
 
     def _step(self, notebook: str, name: str) -> str:
         return next(str(one["state"]) for one in self.town.person.show(notebook)["steps"] if one["name"] == name)

@@ -41,9 +41,9 @@ class Two:
         adas, second = town.launch(name="thesis"), town.launch(name="second")
         answer = self.eve.request(name="mine", notify=[])
         assert answer.status_code == 202, answer.text
-        self.adas = self.ada.wait(adas, "ready", seconds=60)
-        self.ada.wait(second, "ready", seconds=60)
-        self.eves = self.eve.wait(answer.json()["id"], "ready", seconds=60)
+        self.adas = self.ada.wait(adas, "ready", seconds=180)
+        self.ada.wait(second, "ready", seconds=180)
+        self.eves = self.eve.wait(answer.json()["id"], "ready", seconds=180)
         town.settle()
 
     def state(self) -> dict[str, Any]:
@@ -166,7 +166,7 @@ def test_an_idempotency_key_is_its_owners_alone(two: Two) -> None:
         assert first.json()["owner"] == "eve"
     finally:
         assert two.eve.delete(first.json()["id"], "eves").status_code == 202
-        two.eve.wait(first.json()["id"], "terminated", "failed", seconds=60)
+        two.eve.wait(first.json()["id"], "terminated", "failed", seconds=180)
 
 
 @pytest.mark.parametrize(
