@@ -39,7 +39,7 @@ local: $(VENV)/.setup-demo ## the local cloud alone, serving until Ctrl-C
 	@$(ROOT) $(BIN)/python -m local serve
 
 test: $(VENV)/.setup-test ## all tests, those on real machines and with a browser too
-	@$(ROOT) $(BIN)/python -m pytest -n 4 --dist loadfile --no-loadscope-reorder
+	@$(ROOT) $(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.setup-lint ## ruff and mypy
 	$(BIN)/ruff check .

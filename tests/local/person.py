@@ -45,11 +45,12 @@ class Person:
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str | Callable[[], str], every: float = 0.1) -> Any:
-    """The first true value of the condition. Fails with `what` when time is up."""
+    """The first true value of the condition, looked at less and less often. Fails with `what` when time is up."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, what if isinstance(what, str) else what()
         time.sleep(every)
+        every = max(every, min(every * 1.3, 0.5))
     return value
 
 

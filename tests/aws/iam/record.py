@@ -523,7 +523,8 @@ def _placeholders(town: Town) -> list[tuple[str, str]]:
         (r"\beipalloc-[0-9a-f]{8,17}\b", "${address}"),
         (r"\bsg-[0-9a-f]{8,17}\b", "${owngroup}"),
         (r"\bnb-[0-9a-f]{20}\b", "${notebook}"),
-        (r"\$\{notebook\}-undo-\d+", "${notebook}-undo-1"),
+        # How many there were is a matter of time, and of no matter to IAM.
+        (r"\$\{notebook\}-(undo|start|stop)-\d+", r"${notebook}-\1-1"),
         (ACCOUNT, "${account}"),
         (REGION, "${region}"),
         (r"\bnod-local\b", "nod-${stage}"),
