@@ -18,7 +18,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || ! command -v sudo >/dev/null || echo sudo
 # An ordinary user's PATH on Debian leaves out where mount, chroot and debootstrap are.
 ROOT := $(SUDO) env "PATH=$$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
-.PHONY: help demo local test lint bench package deploy destroy picture clean
+.PHONY: help demo local test lint bench package deploy destroy policy picture clean
 
 help: ## what can be made
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | while IFS='|' read -r name text; do \
@@ -61,6 +61,9 @@ deploy: $(VENV)/.setup-deploy ## into your AWS account, again to update: STAGE=�
 
 destroy: $(VENV)/.setup-deploy ## take it away, with all that bills: STAGE=… [REGION=… FORCE=yes-delete-notebooks]
 	@$(BIN)/python -m deploy destroy --stage '$(STAGE)' --region '$(REGION)' --force '$(FORCE)'
+
+policy: $(VENV)/.setup-deploy ## the IAM policies for who deploys and who adds users: STAGE=… ACCOUNT=… [REGION=…]
+	@$(BIN)/python -m deploy policy --stage '$(STAGE)' --region '$(REGION)' --account '$(ACCOUNT)'
 
 picture: $(VENV)/.setup-deploy ## draw docs/architecture.svg from the template
 	@$(BIN)/python -m deploy picture

@@ -19,7 +19,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Exit code: 0 done, 1 not done, 2 not understood."""
     options = _parser().parse_args(arguments)
     try:
-        _run(options, Deployment(options.stage))
+        _run(options, Deployment(options.stage, region=options.region))
     except AdminError as error:
         print(f"admin: {error.detail}", file=sys.stderr)
         return 1
@@ -90,6 +90,7 @@ def _read_address() -> str:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m admin", description=__doc__)
     parser.add_argument("--stage", default=os.environ.get("NOD_STAGE", "prod"), help="the deployment (NOD_STAGE, prod)")
+    parser.add_argument("--region", help="its region (AWS_REGION, else that of the AWS configuration)")
     things = parser.add_subparsers(dest="what", required=True)
     user = things.add_parser("user", help="users and their tokens").add_subparsers(dest="command", required=True)
     for command, words in (("add", "add one; prints the token"), ("change", "change what is given")):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from functools import cached_property
 from typing import Any
@@ -15,13 +16,17 @@ from chalicelib.errors import AdminError
 
 
 class Deployment:
-    """Takes its stage, and a boto3 session (its region and credentials say which account)."""
+    """Takes its stage, and a boto3 session (its region and credentials say which account) or a region.
 
-    def __init__(self, stage: str, session: Any = None) -> None:
+    Without either the region is that of AWS_REGION, which AWS's other tools go by and boto3 does not, else that of the
+    AWS configuration.
+    """
+
+    def __init__(self, stage: str, session: Any = None, *, region: str | None = None) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,19}", stage):
             raise AdminError(f"{stage!r} is no stage: 1 to 20 of a-z, 0-9 and hyphen, beginning with a letter.")
         self.stage = stage
-        self._session = session or boto3.Session()
+        self._session = session or boto3.Session(region_name=region or os.environ.get("AWS_REGION") or None)
 
     @cached_property
     def users(self) -> UsersTable:

@@ -1,8 +1,9 @@
-"""`python -m deploy`: package, deploy, destroy, picture. What `make` runs."""
+"""`python -m deploy`: package, deploy, destroy, policy, picture. What `make` runs."""
 
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -11,13 +12,14 @@ from pathlib import Path
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deploy import inputs, picture
+from deploy import inputs, permissions, picture
 from deploy.deployment import deploy
 from deploy.destroy import destroy
 from deploy.errors import DeployError
 from deploy.package import ROOT, package
 
 PACKAGE = ROOT / "build" / "package"
+POLICY = ROOT / "build" / "policy"
 PICTURE = ROOT / "docs" / "architecture.svg"
 
 
@@ -43,6 +45,10 @@ def _run(options: argparse.Namespace) -> None:
         PICTURE.write_text(picture.of_checkout(), encoding="utf-8")
         return
     stage = inputs.stage(options.stage)
+    if options.command == "policy":
+        for path in permissions.write(_session(), stage, options.region, options.account, Path(options.folder)):
+            print(path)
+        return
     if options.command == "destroy":
         destroy(_session(), options.region, stage, options.force, sleep=time.sleep, say=_say)
         return
@@ -74,7 +80,8 @@ def _say(line: str) -> None:
 
 def _session() -> boto3.Session:
     try:
-        return boto3.Session()
+        # AWS_REGION is what AWS's other tools go by; boto3 reads AWS_DEFAULT_REGION alone.
+        return boto3.Session(region_name=os.environ.get("AWS_REGION") or None)
     except BotoCoreError as error:
         # AWS_PROFILE names a profile that is not there.
         raise DeployError(f"The AWS configuration cannot be used: {error}") from error
@@ -87,12 +94,13 @@ def _parser() -> argparse.ArgumentParser:
         ("package", "template and code into build/package"),
         ("deploy", "create or update the deployment"),
         ("destroy", "take the deployment away"),
+        ("policy", "the IAM policies for who deploys and who adds users, into build/policy"),
         ("picture", "draw docs/architecture.svg"),
     ):
         command = commands.add_parser(name, help=words)
         if name != "picture":
             command.add_argument("--stage", default="", help="its name")
-        if name in ("deploy", "destroy"):
+        if name in ("deploy", "destroy", "policy"):
             command.add_argument("--region", default="", help="else that of the AWS configuration")
         if name in ("package", "deploy"):
             command.add_argument("--folder", default=str(PACKAGE))
@@ -107,6 +115,9 @@ def _parser() -> argparse.ArgumentParser:
                 command.add_argument(f"--{option}", default="")
         if name == "destroy":
             command.add_argument("--force", default="")
+        if name == "policy":
+            command.add_argument("--folder", default=str(POLICY))
+            command.add_argument("--account", default="", help="its 12 digits")
     return parser
 
 

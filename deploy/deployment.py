@@ -186,7 +186,7 @@ def after(stage: str, region: str, found: Mapping[str, str]) -> str:
         f"\nThe API: {url}\n"
         f"Alarms:  mailed to OPERATORS_EMAIL once that address has confirmed AWS's mail\n\n"
         f"Next, a first user (prints a token):\n"
-        f"  AWS_REGION={region} .venv/bin/python -m admin --stage {stage} user add NAME --email ADDRESS\n"
+        f"  .venv/bin/python -m admin --stage {stage} --region {region} user add NAME --email ADDRESS\n"
         f"and a first notebook, as that user:\n"
         f"  NOD_URL={url} NOD_TOKEN=TOKEN .venv/bin/nod request --name first --notify email"
     )

@@ -14,6 +14,7 @@ from tests.aws.fake_aws import ACCOUNT, REGION, FakeAws, refusal
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 LAUNCH = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:nod-prod-launch"
 GATEWAY_ROLE = f"nod-prod-gateway-logs-{REGION}"
+GATEWAY_POLICY = "arn:aws:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs"
 
 
 class World:
@@ -209,9 +210,7 @@ class World:
             "s3:DeleteObjects": delete_objects,
             "s3:DeleteBucket": delete_bucket,
             "iam:GetRole": role,
-            "iam:ListAttachedRolePolicies": {
-                "AttachedPolicies": [{"PolicyName": "p", "PolicyArn": "arn:aws:iam::aws:policy/p"}]
-            },
+            "iam:ListAttachedRolePolicies": {"AttachedPolicies": [{"PolicyName": "p", "PolicyArn": GATEWAY_POLICY}]},
             "iam:DetachRolePolicy": {},
             "iam:DeleteRole": removed("roles", "RoleName"),
             "apigateway:GetAccount": lambda _: {"cloudwatchRoleArn": self.gateway_role} if self.gateway_role else {},

@@ -18,7 +18,7 @@ from tests.unit.stage import STAGE, Stage, stage, user
 @pytest.fixture
 def deployed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Stage]:
     with stage() as found:
-        monkeypatch.setattr(command, "Deployment", lambda _stage: found.admin)
+        monkeypatch.setattr(command, "Deployment", lambda _stage, **_: found.admin)
         yield found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import EndpointConnectionError, ProfileNotFound
 
+from admin.deployment import Deployment
 from deploy import __main__ as command
 from deploy.errors import AccountError
 from tests.unit.test_house import modules, offends
@@ -96,12 +97,36 @@ def test_a_refusal_of_aws_is_a_sentence_and_no_trace(
 def test_a_profile_that_is_not_there_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def session() -> None:
+    def session(**_: Any) -> None:
         raise ProfileNotFound(profile="work")
 
     monkeypatch.setattr(command.boto3, "Session", session)
     assert command.main(["destroy", "--stage", "prod"]) == 1
     assert "work" in capsys.readouterr().err
+
+
+def test_the_region_is_that_of_aws_region_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """boto3 alone reads AWS_DEFAULT_REGION and no other variable."""
+    monkeypatch.setenv("AWS_REGION", "eu-west-3")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    assert command._session().region_name == "eu-west-3"
+    assert Deployment("prod").users._client.meta.region_name == "eu-west-3"
+    assert Deployment("prod", region="eu-west-2").users._client.meta.region_name == "eu-west-2"
+    monkeypatch.setenv("AWS_REGION", "")
+    assert command._session().region_name == "eu-west-1"
+
+
+def test_the_policies_are_written_without_aws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = ["--stage", "prod", "--region", "eu-central-1", "--account", "123456789012", "--folder", str(tmp_path)]
+    assert command.main(["policy", *said]) == 0
+    assert set(capsys.readouterr().out.split()) == {str(path) for path in tmp_path.iterdir()}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "nod-prod-deploy.json",
+        "nod-prod-deploy-parts.json",
+        "nod-prod-admin.json",
+    }
+    assert command.main(["policy", "--stage", "prod", "--region", "eu-central-1"]) == 1
+    assert "12 digits" in capsys.readouterr().err
 
 
 def test_an_interruption_says_what_goes_on(

@@ -108,6 +108,10 @@ class Deployment:
         found: dict[str, Any] = self._resolver.resolve(self.template["Resources"][name].get("Properties", {}))
         return found
 
+    def value(self, name: str, key: str) -> Any:
+        """One property of a resource, resolved; None if it has none."""
+        return self._resolver.resolve(self.template["Resources"][name].get("Properties", {}).get(key))
+
     def of_type(self, kind: str) -> list[str]:
         """Logical ids of a type."""
         return sorted(name for name, one in self.template["Resources"].items() if one["Type"] == kind)
