@@ -9,6 +9,7 @@ machines that only say what they are told.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import statistics
@@ -16,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,7 @@ class Recorder:
             function = name.rsplit(":", maxsplit=1)[-1].removeprefix("nod-local-")
             answer = invoke(name, event)
             # The API's own events are taken where the gateway makes them.
-            if answer.error is None and function != "nod-local":
+            if answer.error is None and function != "api":
                 self.events.setdefault((function, ""), (f"app:{function}", event))
             return answer
 
@@ -86,8 +87,31 @@ def once(*arguments: str, env: dict[str, str]) -> dict[str, float]:
     return dict(json.loads(run.stdout.splitlines()[-1]))
 
 
-def main(arguments: argparse.Namespace) -> None:
+@contextlib.contextmanager
+def recorded(folder: Path) -> Iterator[tuple[Cloud, dict[tuple[str, str], tuple[str, Any]]]]:
+    """A local cloud that still runs, and an event of every function and route that it was seen to get."""
     delays = Delays(visible=0, pending=0.2, agent=0.2, stopping=0.1, invocation=0.05)
+    with Cloud(state=folder / "cloud", api_port=0, aws_port=0, delays=delays, machines=ScriptedMachines()) as cloud:
+        recorder = Recorder(cloud)
+        try:
+            exercise(cloud)
+        finally:
+            recorder.undo()
+        config = json.loads((ROOT / ".chalice" / "config.json").read_text(encoding="utf-8"))
+        seen = {function for function, _ in recorder.events}
+        if unseen := config["lambda_functions"].keys() ^ seen:
+            raise SystemExit(f"no event was recorded of {', '.join(sorted(unseen))}, or no such function is deployed")
+        yield cloud, recorder.events
+
+
+def bare_python(cloud: Cloud, task: Path, runtime: Path) -> dict[str, str]:
+    """The environment of a Python that has the code and the runtime's packages, and nothing else."""
+    # /var/task is read-only.
+    path = {"PYTHONPATH": f"{task}{os.pathsep}{runtime}", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**os.environ, **cloud.environment(), **path}
+
+
+def main(arguments: argparse.Namespace) -> None:
     print(
         f"cold start: seconds from the process's first line to the event answered, and peak memory; medians of "
         f"{arguments.runs} alternating runs"
@@ -100,24 +124,12 @@ def main(arguments: argparse.Namespace) -> None:
             f"\n  {'function':<44}{'ours':>7}{'bare':>7}{'ratio':>7}{'MiB':>6}{'bare':>6}"
             f"{'has MB':>8}{'there':>7}{'limit':>7}   clients and calls"
         )
-        with Cloud(state=folder / "cloud", api_port=0, aws_port=0, delays=delays, machines=ScriptedMachines()) as cloud:
-            recorder = Recorder(cloud)
-            try:
-                exercise(cloud)
-            finally:
-                recorder.undo()
-            # /var/task is read-only.
-            path = {"PYTHONPATH": f"{task}{os.pathsep}{runtime}", "PYTHONDONTWRITEBYTECODE": "1"}
-            env = {**os.environ, **cloud.environment(), **path}
+        with recorded(folder) as (cloud, events):
+            env = bare_python(cloud, task, runtime)
             config = json.loads((ROOT / ".chalice" / "config.json").read_text(encoding="utf-8"))
-            seen = {function for function, _ in recorder.events}
-            if unseen := config["lambda_functions"].keys() ^ seen:
-                raise SystemExit(
-                    f"no event was recorded of {', '.join(sorted(unseen))}, or no such function is deployed"
-                )
-            for function, route in sorted(recorder.events):
+            for function, route in sorted(events):
                 track = Track(arguments.runs, folder, env, lambda: quiet(cloud))
-                compare(function, route, recorder.events[function, route], track, Limits.of(config, function))
+                compare(function, route, events[function, route], track, Limits.of(config, function))
     print(
         "  has MB, limit: memory and seconds that .chalice/config.json gives. there: `ours` by the share of a\n"
         f"  processor of that memory (MB / {WHOLE_PROCESSOR}, at most 1), as if all were computing on one like this"

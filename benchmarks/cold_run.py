@@ -19,7 +19,9 @@ def function(handler: str, path: str) -> None:
 
     module, _, name = handler.partition(":")
     found = getattr(import_module(module), name)
-    found(json.loads(Path(path).read_text()), Context())
+    answer = found(json.loads(Path(path).read_text()), Context())
+    if isinstance(answer, dict) and answer.get("statusCode", 0) >= 500:
+        raise SystemExit(f"{handler} answers {answer}")
 
 
 def bare(path: str) -> None:

@@ -23,6 +23,8 @@ def of(notebook: Notebook | None, kind: str) -> dict[str, object]:
         return {"seconds": _seconds(notebook)}
     if kind == "stopped" and notebook.stop is not None:
         return {"code": notebook.stop.code}
+    if kind == "failed" and notebook.error is not None:
+        return {"code": notebook.error.code}
     return {}
 
 

@@ -2,8 +2,9 @@
 
 Queries instead of metrics of our own: a metric bills every hour that it has a value, a query when somebody looks.
 The lines (`message` and its fields): of tell_owner `owner told` with `kind`, for `ready` `seconds` by step and from
-request to link (`launch`), for `stopped` `code`; of explain_failure `launch failed` with `code`; of reconcile, once an
-hour, `running` with `notebooks`, `usd_per_hour`, `overdue`; of the sweep `swept` with its `counts`.
+request to link (`launch`), for `stopped` and `failed` `code`; of reconcile, once an hour, `running` with `notebooks`,
+`usd_per_hour`, `overdue`; of the sweep `swept` with its `counts`. Failed launches are counted where they are told, once
+each: an undo may explain one several times, and one that was deleted meanwhile too.
 """
 
 from __future__ import annotations
@@ -28,6 +29,9 @@ _RUNNING = (
     "filter message = 'running' | stats avg(notebooks) * 24 as running_hours, avg(usd_per_hour) * 24 as dollars "
     "by bin(1d)"
 )
+
+# What Lambda itself writes of a function that ran out of time or memory or did not even import, as plain text.
+_CRASHED = r"@message like /Task timed out|Runtime exited|Runtime.ImportModuleError|^\[ERROR\]/"
 
 
 def add(template: dict[str, Any]) -> None:
@@ -61,8 +65,8 @@ def _widgets(template: Mapping[str, Any]) -> list[dict[str, Any]]:
         ),
         _query(
             "Launches a day: failed, by reason",
-            "ExplainFailure",
-            "filter message = 'launch failed' | stats count(*) as failed by code, bin(1d)",
+            "TellOwner",
+            "filter message = 'owner told' and kind = 'failed' | stats count(*) as failed by code, bin(1d)",
         ),
         _query(
             "Seconds of a launch by step, mean of a day",
@@ -134,7 +138,8 @@ def _widgets(template: Mapping[str, Any]) -> list[dict[str, Any]]:
         _query(
             "Errors in the functions' logs",
             functions,
-            "filter level = 'ERROR' | fields @timestamp, message, notebook, code | sort @timestamp desc | limit 20",
+            f"filter level = 'ERROR' or {_CRASHED} | fields @timestamp, coalesce(message, @message) as said, notebook, "
+            "code | sort @timestamp desc | limit 20",
             view="table",
         ),
     ]

@@ -18,6 +18,7 @@ MOST_CIDRS = 10
 # a registry gives a provider a /32.
 WIDEST = {4: 8, 6: 32}
 NONE = "none"
+_THIS_NETWORK = ipaddress.IPv4Network("0.0.0.0/8")
 _SUBNET = re.compile(r"subnet-[0-9a-f]{8,17}")
 _EMAIL = re.compile(r"[^@\s,]+@[^@\s,]+\.[^@\s,]+")
 # The family is named: a pattern that begins with * would allow what the catalogue has no price of.
@@ -89,9 +90,14 @@ def _block(word: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
         except ValueError:
             raise InputError(f"CIDR: {word!r} is no block of addresses such as 198.51.100.0/24.") from None
         raise InputError(f"CIDR: {word} has bits set behind its length. Did you mean {meant}?") from None
-    if block.is_loopback or block.is_multicast or block.is_link_local:
+    if any((block.is_loopback, block.is_multicast, block.is_link_local, block.is_reserved, _is_of_nobody(block))):
         raise InputError(f"CIDR: nobody calls a notebook from {block}.")
     return block
+
+
+def _is_of_nobody(block: ipaddress.IPv4Network | ipaddress.IPv6Network) -> bool:
+    # A slip for the world, which is 0.0.0.0/0. Python calls none of these reserved.
+    return isinstance(block, ipaddress.IPv4Network) and block.subnet_of(_THIS_NETWORK)
 
 
 def subnets(text: str) -> tuple[str, ...] | None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from hashlib import sha256
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,10 @@ def _port(template: dict[str, Any], cidrs: tuple[str, ...]) -> None:
     # where the next deployment finds it.
     del template["Parameters"]["AllowedCidrs"]
     template["Outputs"]["AllowedCidrs"] = {"Value": ",".join(cidrs) or "none"}
-    for number, block in enumerate(cidrs, start=1):
-        template["Resources"][f"NotebookPort{number}"] = {
+    for block in cidrs:
+        # Named by its block: by a number, a block that moves up the list would be allowed anew before its old rule
+        # goes, which EC2 refuses as a duplicate.
+        template["Resources"][f"NotebookPort{sha256(block.encode()).hexdigest()[:12]}"] = {
             "Type": "AWS::EC2::SecurityGroupIngress",
             "Properties": {
                 "GroupId": {"Fn::GetAtt": ["NotebookSecurityGroup", "GroupId"]},

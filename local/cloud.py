@@ -157,7 +157,7 @@ class Cloud:
         self._deploy()
         self._make_user()
         self.front.throttling = True
-        function = f"{self.app.app_name}-{self.stage}"
+        function = f"{self.app.app_name}-{self.stage}-api"
         gateway = Gateway(self.app, function, self.lambdas, port=self._ports[0], account=ACCOUNT, stage=self.stage)
         self._closers.append(gateway.close)
         self.api_port = gateway.port

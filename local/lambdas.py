@@ -59,7 +59,7 @@ class FunctionNotFoundError(Exception):
 
 
 class Lambdas:
-    """The functions of one deployment, by name (`nod-STAGE`, `nod-STAGE-FUNCTION`)."""
+    """The functions of one deployment, by name (`nod-STAGE-api`, `nod-STAGE-FUNCTION`)."""
 
     def __init__(
         self,
@@ -87,8 +87,8 @@ class Lambdas:
         prefix = f"{app.app_name}-{stage}"
         settings = {**config, **config.get("stages", {}).get(stage, {})}
         functions = settings.get("lambda_functions", {})
-        self._handlers[prefix] = app
-        self._seconds[prefix] = float(settings.get("lambda_timeout", 60))
+        self._handlers[f"{prefix}-api"] = app
+        self._seconds[f"{prefix}-api"] = float(settings.get("lambda_timeout", 60))
         for name, handler in app.handler_map.items():
             if not any(name == entry.view_name for route in app.routes.values() for entry in route.values()):
                 function = f"{prefix}-{name}"

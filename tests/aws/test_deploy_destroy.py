@@ -29,7 +29,7 @@ class World:
         self.snapshots: set[str] = set()
         self.addresses: set[str] = set()
         self.parameters = {"/nod/prod/slack/team", "/nod/prod-eu/slack/team"}
-        self.groups = {"/aws/lambda/nod-prod", "/aws/lambda/nod-prod-eu", "/aws/lambda/nod-prod-eu-sweep"}
+        self.groups = {"/aws/lambda/nod-prod-api", "/aws/lambda/nod-prod-eu-api", "/aws/lambda/nod-prod-eu-sweep"}
         self.executions = {"arn:execution:1"}
         self.bucket: set[str] | None = {"a.zip"}
         self.gateway_role: str | None = f"arn:aws:iam::{ACCOUNT}:role/{GATEWAY_ROLE}"
@@ -57,7 +57,7 @@ class World:
         def delete_stack(_: Any) -> Any:
             # As DynamoDB: what is protected is not deleted.
             self.stack = "DELETE_FAILED" if self.tables.get("nod-prod-notebooks") else "DELETE_COMPLETE"
-            self.groups.discard("/aws/lambda/nod-prod") if self.stack == "DELETE_COMPLETE" else None
+            self.groups.discard("/aws/lambda/nod-prod-api") if self.stack == "DELETE_COMPLETE" else None
             self.on_delete()
             return {}
 
@@ -164,7 +164,7 @@ class World:
                         "ResourceStatus": "CREATE_COMPLETE",
                     }
                     for kind, name in (
-                        ("AWS::Logs::LogGroup", "/aws/lambda/nod-prod"),
+                        ("AWS::Logs::LogGroup", "/aws/lambda/nod-prod-api"),
                         ("AWS::StepFunctions::StateMachine", LAUNCH),
                     )
                 ]
@@ -222,7 +222,7 @@ class World:
         """Nothing of prod is left, and all of prod-eu is there."""
         assert self.tables == {"nod-prod-eu-notebooks": True}
         assert self.parameters == {"/nod/prod-eu/slack/team"}
-        assert self.groups == {"/aws/lambda/nod-prod-eu", "/aws/lambda/nod-prod-eu-sweep"}
+        assert self.groups == {"/aws/lambda/nod-prod-eu-api", "/aws/lambda/nod-prod-eu-sweep"}
         return self.stack is None and self.bucket is None and not self.instances | self.volumes
 
 
@@ -296,7 +296,7 @@ def test_a_stack_that_never_was_up_goes(world: World) -> None:
 
 
 def test_what_a_stack_left_that_was_deleted_by_hand_goes(world: World) -> None:
-    world.stack, world.groups = None, world.groups - {"/aws/lambda/nod-prod"}
+    world.stack, world.groups = None, world.groups - {"/aws/lambda/nod-prod-api"}
     world.destroy()
     assert world.is_gone()
 

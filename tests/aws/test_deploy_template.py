@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import re
@@ -13,6 +14,8 @@ from typing import Any
 
 import boto3
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from chalicelib import problems
 from deploy import gateway, picture, references
@@ -40,6 +43,30 @@ def test_neither_the_template_nor_what_sam_makes_of_it_has_a_finding_of_cfn_lint
     (tmp_path / "transformed.json").write_text(json.dumps(transformed()))
     run = lint(folder() / "template.json", tmp_path / "transformed.json")
     assert run.returncode == 0, run.stdout
+
+
+def inlined(**broken: str) -> dict[str, Any]:
+    """The transformed template with the definitions inside, where cfn-lint holds them to the language's schema."""
+    made = copy.deepcopy(transformed())
+    for name, resource in made["Resources"].items():
+        if resource["Type"] == "AWS::StepFunctions::StateMachine":
+            properties = resource["Properties"]
+            source = template()["Resources"][name]["Properties"]["DefinitionUri"]
+            text = (folder() / source).read_text(encoding="utf-8")
+            for known, meant in broken.items():
+                text = text.replace(f'"{known}":', f'"{meant}":')
+            del properties["DefinitionS3Location"]
+            properties["Definition"] = json.loads(text)
+    return made
+
+
+def test_the_state_machines_are_of_the_languages_schema(tmp_path: Path) -> None:
+    (tmp_path / "good.json").write_text(json.dumps(inlined()))
+    run = lint(tmp_path / "good.json")
+    assert run.returncode == 0, run.stdout
+    (tmp_path / "bad.json").write_text(json.dumps(inlined(TimeoutSeconds="TimeoutSecond")))
+    run = lint(tmp_path / "bad.json")
+    assert run.returncode != 0 and "TimeoutSecond" in run.stdout, "cfn-lint has not looked into them"
 
 
 def test_every_reference_leads_to_something() -> None:
@@ -153,6 +180,30 @@ def test_without_blocks_nobody_gets_in() -> None:
     assert source == {"Parameters": {}, "Outputs": {"AllowedCidrs": {"Value": "none"}}, "Resources": {}}
 
 
+def opened(*cidrs: str) -> dict[str, Any]:
+    """The resources of the port for these blocks, by logical id."""
+    made: dict[str, Any] = {"Parameters": {"AllowedCidrs": {}}, "Outputs": {}, "Resources": {}}
+    templates._port(made, cidrs)
+    found: dict[str, Any] = made["Resources"]
+    return found
+
+
+@given(
+    st.lists(st.ip_addresses().map(lambda one: f"{one}/{one.max_prefixlen}"), unique=True, max_size=10),
+    st.data(),
+)
+def test_a_block_keeps_its_rule_whatever_else_the_list_holds(blocks: list[str], data: st.DataObject) -> None:
+    """CloudFormation makes the new before it removes the old: a rule that moved would be a duplicate, and refused."""
+    others = data.draw(st.permutations(blocks).map(lambda order: [*order[::2], "203.0.113.99/32"]))
+    before, after = opened(*blocks), opened(*others)
+    assert len(before) == len(blocks)
+    assert all(before[name] == after[name] for name in before.keys() & after.keys())
+    kept = {
+        rule["Properties"].get("CidrIp") or rule["Properties"]["CidrIpv6"] for rule in map(before.get, after) if rule
+    }
+    assert kept == set(blocks) & set(others)
+
+
 def test_machines_are_started_closed() -> None:
     (made,) = resources("AWS::EC2::LaunchTemplate").values()
     data = made["Properties"]["LaunchTemplateData"]
@@ -185,9 +236,9 @@ def test_what_nothing_could_make_again_outlives_the_stack() -> None:
         assert table["DeletionPolicy"] == ("RetainExceptOnCreate" if kept else "Delete"), name
         assert table["UpdateReplacePolicy"] == ("Retain" if kept else "Delete"), name
         assert table["Properties"]["BillingMode"] == "PAY_PER_REQUEST"
-        restorable = table["Properties"].get("PointInTimeRecoverySpecification", {}).get("PointInTimeRecoveryEnabled")
-        assert bool(restorable) is kept, name
-    assert tables["NotebooksTable"]["Properties"]["DeletionProtectionEnabled"] is True
+        # Of the others nobody would miss a row, but whoever restores wants all of them as of the same time.
+        assert table["Properties"]["PointInTimeRecoverySpecification"] == {"PointInTimeRecoveryEnabled": True}, name
+        assert table["Properties"].get("DeletionProtectionEnabled", False) is kept, name
 
 
 # --- the API ---
@@ -347,10 +398,13 @@ def test_overdue_notebooks_are_counted_from_the_line_of_the_hourly_comparison() 
     (metric,) = resources("AWS::Logs::MetricFilter").values()
     assert metric["Properties"]["LogGroupName"] == {"Ref": "ReconcileLogs"}
     (made,) = metric["Properties"]["MetricTransformations"]
-    assert made["MetricValue"] == "$.overdue" and metric["Properties"]["FilterPattern"].startswith(
-        '{ ($.message = "running")'
-    )
+    # Of every such line: none for two hours is an alarm too.
+    assert made["MetricValue"] == "$.overdue"
+    assert metric["Properties"]["FilterPattern"] == '{ $.message = "running" }'
     alarm = resources(ALARM)["OverdueNotebooksAlarm"]["Properties"]
+    (event,) = resources(FUNCTIONS)["Reconcile"]["Properties"]["Events"].values()
+    assert (event["Properties"]["Schedule"], alarm["Period"]) == ("rate(1 hour)", 7200)
+    assert (alarm["Threshold"], alarm["TreatMissingData"]) == (1, "breaching")
     assert (made["MetricNamespace"], made["MetricName"]) == (alarm["Namespace"], alarm["MetricName"])
 
 
@@ -399,6 +453,30 @@ def test_the_dashboard_shows_every_function_workflow_queue_table_and_alarm() -> 
     shown = set(references.names({"Fn::Sub": text}))
     for kind in (FUNCTIONS, MACHINES, "AWS::SQS::Queue", "AWS::DynamoDB::Table", ALARM):
         assert resources(kind).keys() <= shown, kind
+
+
+def test_the_errors_on_the_dashboard_are_also_those_that_lambda_writes_itself() -> None:
+    """A function that runs out of time, or does not import, has no line of ours."""
+    (dashboard,) = resources("AWS::CloudWatch::Dashboard").values()
+    widgets = json.loads(dashboard["Properties"]["DashboardBody"]["Fn::Sub"])["widgets"]
+    (query,) = [one["properties"]["query"] for one in widgets if "Errors in" in one["properties"]["title"]]
+    (pattern,) = re.findall(r"@message like /(.+?)/ ", query)
+    for text in (
+        "2026-11-24T10:00:00.000Z 7f6f Task timed out after 29.00 seconds",
+        "RequestId: 7f6f Error: Runtime exited with error: signal: killed",
+        "[ERROR] Runtime.ImportModuleError: Unable to import module 'app': No module named 'x'",
+        "[ERROR] RuntimeError: AWS does not answer",
+    ):
+        assert re.search(pattern, text), text
+    assert not re.search(pattern, '{"level":"INFO","message":"swept"}')
+
+
+def test_every_asynchronous_function_keeps_the_events_that_it_failed_at() -> None:
+    """Those with a schedule, a rule or a topic: nobody else would hear of it."""
+    asynchronous = {name for name, one in resources(FUNCTIONS).items() if one["Properties"].get("Events")}
+    asynchronous -= {"APIHandler"}
+    kept = {one["Properties"]["FunctionName"]["Ref"] for one in resources("AWS::Lambda::EventInvokeConfig").values()}
+    assert kept == asynchronous and len(kept) >= 7
 
 
 def test_no_widget_covers_another() -> None:

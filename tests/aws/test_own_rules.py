@@ -107,6 +107,30 @@ def test_only_port_8888_is_open_and_only_to_the_networks_that_were_named() -> No
         assert ip_network(rule.get("CidrIp") or rule["CidrIpv6"]).prefixlen >= 8
 
 
+def test_descriptions_are_of_characters_that_ec2_takes() -> None:
+    """Others are `Invalid rule description` at deployment; cfn-lint and moto let them pass."""
+    found = [
+        text
+        for kind in ("AWS::EC2::SecurityGroup", "AWS::EC2::SecurityGroupIngress")
+        for group in resources(kind).values()
+        for key, text in described(group)
+        if key in ("Description", "GroupDescription")
+    ]
+    assert len(found) >= 4
+    assert not [text for text in found if not re.fullmatch(r"[a-zA-Z0-9. _\-:/()#,@\[\]+=&;{}!$*]{1,255}", text)]
+
+
+def described(value: Any) -> Iterator[tuple[str, Any]]:
+    """Every key with its value, however deep."""
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield key, item
+            yield from described(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from described(item)
+
+
 def test_machines_have_imdsv2_an_encrypted_disk_and_no_shell_over_the_network() -> None:
     (template,) = resources("AWS::EC2::LaunchTemplate").values()
     data = template["LaunchTemplateData"]

@@ -254,8 +254,8 @@ def event(method: str, resource: str, headers: dict[str, str] | None = None) -> 
 INVOKE = """
     import importlib
     class Context:
-        function_name, memory_limit_in_mb, aws_request_id = "nod-prod", 128, "1"
-        invoked_function_arn = "arn:aws:lambda:us-east-1:123456789012:function:nod-prod"
+        function_name, memory_limit_in_mb, aws_request_id = "nod-prod-api", 128, "1"
+        invoked_function_arn = "arn:aws:lambda:us-east-1:123456789012:function:nod-prod-api"
         def get_remaining_time_in_millis(self):
             return 10000
     handler = getattr(importlib.import_module("app"), sys.argv[1])

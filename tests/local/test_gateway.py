@@ -130,13 +130,13 @@ def test_a_client_that_hangs_up_harms_nobody(cloud: Cloud, api: http.client.HTTP
 def test_requests_run_side_by_side(cloud: Cloud) -> None:  # noqa: F811
     started = threading.Barrier(5, timeout=5)
     handlers = cloud.lambdas._handlers
-    app = handlers["nod-local"]
+    app = handlers["nod-local-api"]
 
     def together(event: Any, context: Any) -> Any:
         started.wait()
         return app(event, context)
 
-    handlers["nod-local"] = together
+    handlers["nod-local-api"] = together
     statuses: list[int] = []
 
     def get() -> None:
@@ -151,18 +151,18 @@ def test_requests_run_side_by_side(cloud: Cloud) -> None:  # noqa: F811
         for thread in threads:
             thread.join()
     finally:
-        handlers["nod-local"] = app
+        handlers["nod-local-api"] = app
     assert statuses == [200] * 5
 
 
 def test_a_function_that_fails_is_502(cloud: Cloud, api: http.client.HTTPConnection) -> None:  # noqa: F811
     handlers = cloud.lambdas._handlers
-    app = handlers["nod-local"]
-    handlers["nod-local"] = lambda event, context: 1 / 0
+    app = handlers["nod-local-api"]
+    handlers["nod-local-api"] = lambda event, context: 1 / 0
     try:
         status, headers, body = ask(api, "GET", "/health")
     finally:
-        handlers["nod-local"] = app
+        handlers["nod-local-api"] = app
     assert (status, headers["content-type"]) == (502, "application/problem+json")
     assert b"ZeroDivision" not in body
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from chalicelib import figures
-from chalicelib.model import Stop
+from chalicelib.model import Failure, Stop
 from chalicelib.prices import catalogue
 from tests.unit.test_rules import a_notebook
 
@@ -27,9 +27,15 @@ def test_a_stop_is_told_with_why() -> None:
     assert figures.of(replace(a_notebook(), stop=Stop("idle", "idle since", "sweep")), "stopped") == {"code": "idle"}
 
 
+def test_a_failure_is_told_with_why() -> None:
+    failed = replace(a_notebook(), error=Failure("no_capacity", "EC2 has none."))
+    assert figures.of(failed, "failed") == {"code": "no_capacity"}
+
+
 def test_what_is_not_known_is_left_out() -> None:
     assert figures.of(None, "ready") == {}
     assert figures.of(a_notebook(), "stopped") == {}
+    assert figures.of(a_notebook(), "failed") == {}
     assert figures.of(a_notebook(), "warned") == {}
 
 

@@ -451,10 +451,10 @@ ANYONE = (
         f"arn:aws:ssm:{REGION}:{ACCOUNT}:managed-instance/mi-0123456789abcdef0",
         "machines of the office",
     ),
-    ("lambda:UpdateFunctionCode", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:nod-{STAGE}", "the API's code"),
+    ("lambda:UpdateFunctionCode", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:nod-{STAGE}-api", "the API's code"),
     (
         "lambda:InvokeFunction",
-        f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:nod-{STAGE}",
+        f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:nod-{STAGE}-api",
         "the API, past its authentication",
     ),
     ("lambda:InvokeFunction", f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:payroll", "others' functions"),
@@ -493,8 +493,12 @@ ANYONE = (
         f"arn:aws:sqs:{REGION}:{ACCOUNT}:nod-{STAGE}-undelivered-messages",
         "links that were not delivered",
     ),
-    ("logs:GetLogEvents", f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/nod-{STAGE}:log-stream:x", "the log"),
-    ("logs:DeleteLogGroup", f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/nod-{STAGE}", "no log"),
+    (
+        "logs:GetLogEvents",
+        f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/nod-{STAGE}-api:log-stream:x",
+        "the log",
+    ),
+    ("logs:DeleteLogGroup", f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/nod-{STAGE}-api", "no log"),
     ("events:PutRule", f"arn:aws:events:{REGION}:{ACCOUNT}:rule/nod-{STAGE}-undo", "a rule of their own"),
     ("cloudformation:UpdateStack", f"arn:aws:cloudformation:{REGION}:{ACCOUNT}:stack/nod-{STAGE}/0", "the deployment"),
 )
@@ -524,7 +528,7 @@ def machine_attacks() -> Iterable[tuple[str, str, str]]:
         yield "states:StartExecution", arn, "somebody's machine"
         yield "states:SendTaskSuccess", arn, "a task that is not done"
         yield "states:SendTaskFailure", arn, "a task that has failed"
-    for function in ("", "-tell_owner", "-explain_failure", "-sweep"):
+    for function in ("-api", "-tell_owner", "-explain_failure", "-sweep"):
         yield (
             "lambda:InvokeFunction",
             f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:nod-{STAGE}{function}",
@@ -532,7 +536,7 @@ def machine_attacks() -> Iterable[tuple[str, str, str]]:
         )
     yield (
         "logs:PutLogEvents",
-        f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/nod-{STAGE}:log-stream:x",
+        f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:/aws/lambda/nod-{STAGE}-api:log-stream:x",
         "a forged log",
     )
     yield "xray:PutTraceSegments", "*", "forged traces"

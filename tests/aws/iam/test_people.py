@@ -321,7 +321,7 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Mapping[
     world.instances, world.volumes = {"i-1"}, {"vol-1"}
     world.snapshots, world.addresses = {"snap-1"}, {"eipalloc-1"}
     world.groups.add("/aws/lambda/nod-prod-left")
-    world.on_delete = lambda: world.groups.add("/aws/lambda/nod-prod")
+    world.on_delete = lambda: world.groups.add("/aws/lambda/nod-prod-api")
     world.destroy(FORCE)
     return found + world.aws.calls
 
@@ -460,15 +460,15 @@ def test_who_deploys_may_not_touch_what_is_not_of_the_deployment() -> None:
         Authorization("dynamodb:DeleteTable", arn.format("dynamodb", "table/payroll")),
         Authorization("dynamodb:Scan", arn.format("dynamodb", "table/nod-dev-users")),
         Authorization("dynamodb:DeleteTable", f"arn:aws:dynamodb:us-east-1:{ACCOUNT}:table/nod-{STAGE}-users"),
-        Authorization("lambda:UpdateFunctionCode", arn.format("lambda", "function:nod-dev")),
-        Authorization("lambda:InvokeFunction", arn.format("lambda", f"function:nod-{STAGE}")),
+        Authorization("lambda:UpdateFunctionCode", arn.format("lambda", "function:nod-dev-api")),
+        Authorization("lambda:InvokeFunction", arn.format("lambda", f"function:nod-{STAGE}-api")),
         Authorization("ssm:SendCommand", arn.format("ssm", f"document/nod-{STAGE}-install-anaconda")),
         Authorization("ssm:GetParameter", arn.format("ssm", f"parameter/nod/{STAGE}/slack/team")),
         Authorization("ssm:GetParametersByPath", arn.format("ssm", "parameter/other")),
         Authorization("s3:GetObject", "arn:aws:s3:::payroll/2026.csv"),
         Authorization("s3:DeleteBucket", f"arn:aws:s3:::nod-{STAGE}-packages-999999999999-{REGION}"),
         Authorization("cloudformation:DeleteStack", arn.format("cloudformation", "stack/nod-dev/1")),
-        Authorization("logs:GetLogEvents", arn.format("logs", f"log-group:/aws/lambda/nod-{STAGE}:log-stream:x")),
+        Authorization("logs:GetLogEvents", arn.format("logs", f"log-group:/aws/lambda/nod-{STAGE}-api:log-stream:x")),
         Authorization("sqs:ReceiveMessage", arn.format("sqs", f"nod-{STAGE}-failed-events")),
         Authorization("sns:Publish", arn.format("sns", f"nod-{STAGE}-messages")),
     ]
