@@ -1,4 +1,5 @@
-"""One cold start in this process: imports, then one event; the last line is seconds and memory as JSON.
+"""One cold start in this process: imports, then one event; the last line is seconds and memory as JSON, and the seconds
+of the same event once more (`again`), in what is a warm environment then.
 
 `python -m benchmarks.cold_run function MODULE:HANDLER EVENT` or `… bare CALLS`; `--record CALLS` notes the function's
 clients and calls. Nothing but the clock is imported before it starts.
@@ -11,17 +12,20 @@ BEGAN = time.perf_counter()
 import sys  # noqa: E402
 
 
-def function(handler: str, path: str) -> None:
-    """What Lambda does with a new environment: import the module, find the handler, hand it the event."""
+def function(handler, path):  # type: ignore[no-untyped-def]
+    """What Lambda does with a new environment: import the module, find the handler, hand it the event. Gives what hands
+    it the event again."""
     import json  # noqa: PLC0415
     from importlib import import_module  # noqa: PLC0415
     from pathlib import Path  # noqa: PLC0415
 
     module, _, name = handler.partition(":")
     found = getattr(import_module(module), name)
-    answer = found(json.loads(Path(path).read_text()), Context())
+    event = Path(path).read_text()
+    answer = found(json.loads(event), Context())
     if isinstance(answer, dict) and answer.get("statusCode", 0) >= 500:
         raise SystemExit(f"{handler} answers {answer}")
+    return lambda: found(json.loads(event), Context())
 
 
 def bare(path: str) -> None:
@@ -85,14 +89,20 @@ def record(path: str) -> None:
 
 if __name__ == "__main__":
     arguments = sys.argv[1:]
-    if arguments[0] == "--record":
+    recorded = arguments[0] == "--record"
+    if recorded:
         record(arguments[1])
         arguments = arguments[2:]
-    {"function": function, "bare": bare}[arguments[0]](*arguments[1:])
+    again = {"function": function, "bare": bare}[arguments[0]](*arguments[1:])
     SECONDS = time.perf_counter() - BEGAN
     import json
 
     # Not ru_maxrss: it keeps the peak of the process that started this one.
     with open("/proc/self/status", encoding="ascii") as status:  # noqa: PTH123
         PEAK = next(int(line.split()[1]) for line in status if line.startswith("VmHWM"))
-    print(json.dumps({"seconds": SECONDS, "mib": PEAK / 1024}))
+    FIGURES = {"seconds": SECONDS, "mib": PEAK / 1024}
+    if again is not None and not recorded:
+        BEGAN = time.perf_counter()
+        again()
+        FIGURES["again"] = time.perf_counter() - BEGAN
+    print(json.dumps(FIGURES))
