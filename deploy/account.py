@@ -214,6 +214,23 @@ def left_tables(dynamodb: Any, names: Iterable[str]) -> list[str]:
 
 
 def gateway_logs(apigateway: Any) -> str | None:
-    """The ARN of the role by which API Gateway writes logs in this account and region; None if it has none."""
+    """The ARN of the role by which API Gateway writes logs in this account and region; None if none is set.
+
+    The role may be gone: who deletes it, CloudFormation too, does not take the setting back (aws-cdk #6194, #12769).
+    """
     role: str | None = apigateway.get_account().get("cloudwatchRoleArn")
     return role or None
+
+
+def has_role(iam: Any, name: str) -> bool | None:
+    """Whether the account has a role of this name; None if you may not look."""
+    try:
+        iam.get_role(RoleName=name)
+    except ClientError as error:
+        code = error.response["Error"]["Code"]
+        if code == "AccessDenied":
+            return None
+        if code != "NoSuchEntity":
+            raise
+        return False
+    return True

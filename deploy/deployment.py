@@ -19,9 +19,9 @@ from deploy.bucket import PackageBucket
 from deploy.errors import AccountError, InputError
 from deploy.inputs import Wishes
 from deploy.package import CODE, TEMPLATE, package, runtime
-from deploy.stack import Stack, check_state, outputs, parameters
+from deploy.stack import Stack, check_state, destroying, outputs, parameters
 
-FLEET_ROLE = "AWSServiceRoleForEC2Fleet"
+FLEET_ROLE, FLEET_SERVICE = "AWSServiceRoleForEC2Fleet", "ec2fleet.amazonaws.com"
 RETAINED_TABLES = ("notebooks", "users")
 
 
@@ -34,6 +34,8 @@ class Plan:
     cidrs: tuple[str, ...]
     parameters: dict[str, str | None]
     """Of the template; None keeps what the stack has."""
+    fleet_role: bool
+    """Whether the account has the role by which EC2 Fleet works."""
 
 
 def look(session: Any, said_region: str, wishes: Wishes, say: Callable[[str], object]) -> Plan:
@@ -49,7 +51,7 @@ def look(session: Any, said_region: str, wishes: Wishes, say: Callable[[str], ob
     client = partial(session.client, region_name=region)
     stack = Stack(client("cloudformation"), wishes.stage, sleep=_never, say=say)
     there = stack.describe()
-    check_state(there, stack.name, wishes.stage)
+    check_state(there, wishes.stage, region)
     had, before = (parameters(there), outputs(there)) if there else ({}, {})
     cidrs = wishes.cidrs or _cidrs(before.get("AllowedCidrs", ""))
     if cidrs is None:
@@ -72,13 +74,14 @@ def look(session: Any, said_region: str, wishes: Wishes, say: Callable[[str], ob
     if there is None and (left := account.left_tables(client("dynamodb"), table_names(wishes.stage))):
         raise AccountError(
             f"There is no stack {stack.name}, but {' and '.join(left)} of an earlier one. If nobody needs the data: "
-            f"make destroy STAGE={wishes.stage}"
+            + destroying(wishes.stage, region)
         )
     say(f"Runtime {runtime_name}. Port 8888 for {', '.join(cidrs)}.")
     known: dict[str, str | None] = {**dict.fromkeys(had), **wishes.parameters}
     known |= {"VpcId": network.vpc, "SubnetIds": ",".join(network.subnets)}
-    known["GatewayLogs"] = _gateway_logs(account.gateway_logs(client("apigateway")), stack if there else None)
-    return Plan(identity, network, cidrs, known)
+    iam = client("iam")
+    known["GatewayLogs"] = _gateway_logs(client("apigateway"), iam, stack if there else None, say)
+    return Plan(identity, network, cidrs, known, _has_fleet_role(iam, identity, wishes.stage, say))
 
 
 def _say_network(ec2: Any, network: Network, region: str, say: Callable[[str], object]) -> None:
@@ -104,10 +107,39 @@ def _cidrs(had: str) -> tuple[str, ...] | None:
     return tuple(had.split(",")) if had and had != "none" else None
 
 
-def _gateway_logs(role: str | None, stack: Stack | None) -> str:
+def _gateway_logs(apigateway: Any, iam: Any, stack: Stack | None, say: Callable[[str], object]) -> str:
     # What the stack made itself stays in it, though the account has it by now.
     ours = stack is not None and any(one["LogicalResourceId"] == "GatewayLogsRole" for one in stack.resources())
-    return "create" if ours or role is None else "exists"
+    role = account.gateway_logs(apigateway)
+    if ours or role is None:
+        return "create"
+    # With a role that is gone, as a first deployment that failed leaves it, access logs would stay empty for good.
+    there = account.has_role(iam, role.rpartition("/")[2])
+    if there is False:
+        say(f"Note: API Gateway's logs of this region went through {role}, which is gone: a role is made in its place.")
+        return "create"
+    if there is None:
+        say(
+            f"Note: API Gateway's logs of this region go through {role}, which you may not look at (iam:GetRole). If "
+            "it is gone, the API's access log stays empty."
+        )
+    return "exists"
+
+
+def _has_fleet_role(iam: Any, identity: Identity, stage: str, say: Callable[[str], object]) -> bool:
+    there = account.has_role(iam, FLEET_ROLE)
+    if there is None:
+        raise AccountError(
+            f"You may not look whether the account has the role {FLEET_ROLE} (iam:GetRole), without which no notebook "
+            f"is launched: take the rights that this writes: {_policy(identity, stage)}"
+        )
+    if not there:
+        say(f"The account has no role {FLEET_ROLE} yet, which EC2 Fleet needs in every account: it will be made.")
+    return there
+
+
+def _policy(identity: Identity, stage: str) -> str:
+    return f"make policy STAGE={stage} REGION={identity.region} ACCOUNT={identity.account}"
 
 
 def table_names(stage: str) -> list[str]:
@@ -133,10 +165,12 @@ def deploy(
     say("Packaging")
     template = json.loads(package(wishes.stage, plan.cidrs, folder).read_text(encoding="utf-8"))
     client = partial(session.client, region_name=plan.identity.region)
+    # First what an account may refuse, so that nothing is there if it does.
+    if not plan.fleet_role:
+        make_fleet_role(client("iam"), plan.identity, wishes.stage, say)
     bucket = PackageBucket(client("s3"), wishes.stage, plan.identity)
     say(f"Uploading {(folder / CODE).stat().st_size / 1e6:.1f} MB to {bucket.name}")
     bucket.ensure()
-    ensure_fleet_role(client("iam"), say)
     url, keys = upload(bucket, template, folder, plan.identity)
     # A parameter that the template has no more cannot keep its value.
     known = {name: value for name, value in plan.parameters.items() if name in template["Parameters"]}
@@ -149,19 +183,26 @@ def deploy(
     say(after(wishes.stage, plan.identity.region, changed or (outputs(described) if described else {})))
 
 
-def ensure_fleet_role(iam: Any, say: Callable[[str], object]) -> None:
-    """Make the role by which EC2 Fleet works, if the account has none.
+def make_fleet_role(iam: Any, identity: Identity, stage: str, say: Callable[[str], object]) -> None:
+    """Make the role by which EC2 Fleet works.
 
     The console makes it at an account's first fleet, the API does not: the first launch would fail. One an account and
     free, so `make destroy` leaves it. Not in the template, where it would fail in an account that has it.
+
+    Raises:
+        AccountError: you may not.
     """
     try:
-        iam.get_role(RoleName=FLEET_ROLE)
+        iam.create_service_linked_role(AWSServiceName=FLEET_SERVICE)
     except ClientError as error:
-        if error.response["Error"]["Code"] != "NoSuchEntity":
+        if error.response["Error"]["Code"] != "AccessDenied":
             raise
-        iam.create_service_linked_role(AWSServiceName="ec2fleet.amazonaws.com")
-        say(f"Made the role {FLEET_ROLE}, which EC2 Fleet needs in every account.")
+        raise AccountError(
+            f"You may not make the role {FLEET_ROLE} (iam:CreateServiceLinkedRole), without which no notebook is "
+            f"launched: take the rights that this writes: {_policy(identity, stage)}, or have an administrator run: "
+            f"aws iam create-service-linked-role --aws-service-name {FLEET_SERVICE}"
+        ) from error
+    say(f"Made the role {FLEET_ROLE}.")
 
 
 def upload(bucket: PackageBucket, template: dict[str, Any], folder: Path, identity: Identity) -> tuple[str, list[str]]:

@@ -28,6 +28,7 @@ class Stack:
     ) -> None:
         self._client = cloudformation
         self._stage = stage
+        self._region = str(cloudformation.meta.region_name)
         self._sleep = sleep
         self._say = say
         self.name = f"nod-{stage}"
@@ -61,7 +62,7 @@ class Stack:
             StackError: which resource failed and why; what to do about the stack.
         """
         there = self.describe()
-        check_state(there, self.name, self._stage)
+        check_state(there, self._stage, self._region)
         change_set = self._change_set("UPDATE" if there else "CREATE", template_url, parameters)
         if change_set is None:
             return None
@@ -157,14 +158,27 @@ class Stack:
 
     def _why(self, stack: str, before: set[str], status: str) -> str:
         failed = [
-            f"{event['LogicalResourceId']} ({event['ResourceType']}): {event.get('ResourceStatusReason', 'no reason')}"
+            event
             for event in self._events(stack, before)
             if event["ResourceStatus"] in _FAILED
             # Others that were under way are called off when one has failed: the first ones are the reason.
             and "cancelled" not in event.get("ResourceStatusReason", "").lower()
         ]
-        reasons = "\n  ".join(failed) or "CloudFormation names no resource"
-        return f"The stack {self.name} ended as {status}:\n  {reasons}\n{advice(status, self._stage)}".rstrip()
+        left = []
+        if status == "ROLLBACK_FAILED":
+            # What could not be taken back, such as the table that is protected, is no reason and nobody's to put right.
+            left = [event for event in failed if event["ResourceStatus"] == "DELETE_FAILED"]
+            failed = [event for event in failed if event not in left] or failed
+        reasons = "\n  ".join(
+            f"{event['LogicalResourceId']} ({event['ResourceType']}): {event.get('ResourceStatusReason', 'no reason')}"
+            for event in failed
+        )
+        names = ", ".join(dict.fromkeys(str(event["LogicalResourceId"]) for event in left))
+        return (
+            f"The stack {self.name} ended as {status}:\n  {reasons or 'CloudFormation names no resource'}\n"
+            + (f"CloudFormation could not take back {names}; make destroy does.\n" if names else "")
+            + advice(status, self._stage, self._region)
+        ).rstrip()
 
 
 def outputs(stack: Mapping[str, Any]) -> dict[str, str]:
@@ -177,28 +191,32 @@ def parameters(stack: Mapping[str, Any]) -> dict[str, str]:
     return {one["ParameterKey"]: one.get("ParameterValue", "") for one in stack.get("Parameters", [])}
 
 
-def check_state(stack: Mapping[str, Any] | None, name: str, stage: str) -> None:
+def check_state(stack: Mapping[str, Any] | None, stage: str, region: str) -> None:
     """Raises StackError, with what to do, if the stack is in a state that cannot be deployed to."""
     status = str(stack["StackStatus"]) if stack else ""
     if status.endswith("_IN_PROGRESS") or status in DEAD or status == "UPDATE_ROLLBACK_FAILED":
-        raise StackError(f"The stack {name} is {status}. {advice(status, stage)}")
+        raise StackError(f"The stack nod-{stage} is {status}. {advice(status, stage, region)}")
 
 
-def advice(status: str, stage: str) -> str:
+def destroying(stage: str, region: str) -> str:
+    """The command that takes a deployment away. With its region: in another it would find nothing, and say so."""
+    return f"make destroy STAGE={stage} REGION={region}"
+
+
+def advice(status: str, stage: str, region: str) -> str:
     """What to do about a stack in this state."""
+    destroy = destroying(stage, region)
     if status.endswith("_IN_PROGRESS"):
         return "Something is being done to it: wait until that is over, then run this again."
     if status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED"):
-        return (
-            f"It never was up, so nothing is lost: make destroy STAGE={stage}, put right what failed, and deploy again."
-        )
+        return f"It never was up, so nothing is lost: {destroy}, put right what failed, and deploy again."
     if status == "UPDATE_ROLLBACK_COMPLETE":
         return "The deployment is as it was before. Put right what failed, and deploy again."
     if status == "UPDATE_ROLLBACK_FAILED":
         return (
-            f"Put right what failed, then: aws cloudformation continue-update-rollback --stack-name nod-{stage}; "
-            "after that deploy again."
+            f"Put right what failed, then: aws cloudformation continue-update-rollback --stack-name nod-{stage} "
+            f"--region {region}; after that deploy again."
         )
     if status == "DELETE_FAILED":
-        return f"Put right what failed, then: make destroy STAGE={stage}"
+        return f"Put right what failed, then: {destroy}"
     return ""

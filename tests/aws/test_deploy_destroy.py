@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
+from deploy import deployment
 from deploy.destroy import FORCE, destroy
 from deploy.errors import InputError, LeftError, StackError
-from tests.aws.fake_aws import ACCOUNT, REGION, FakeAws, refusal
+from deploy.inputs import Wishes
+from deploy.stack import DEAD
+from tests.aws.fake_aws import ACCOUNT, REGION, FakeAws, account, in_turn, refusal
+from tests.aws.test_deploy_stack import GONE, Told, cloud, described, event, events
 
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 LAUNCH = f"arn:aws:states:{REGION}:{ACCOUNT}:stateMachine:nod-prod-launch"
 GATEWAY_ROLE = f"nod-prod-gateway-logs-{REGION}"
+PROFILE = f"arn:aws:iam::{ACCOUNT}:instance-profile/nod-prod-notebook"
+COMMAND = f"make destroy STAGE=prod REGION={REGION}"
 GATEWAY_POLICY = "arn:aws:iam::aws:policy/service-role/AmazonAPIGatewayPushToCloudWatchLogs"
 
 
@@ -24,7 +33,19 @@ class World:
         self.stack: str | None = "CREATE_COMPLETE"
         self.tables = {"nod-prod-notebooks": True, "nod-prod-users": False, "nod-prod-eu-notebooks": True}
         self.notebooks: list[tuple[str, str]] = []
+        self.machine_of: dict[str, str] = {}
+        """By notebook."""
         self.instances: set[str] = set()
+        """Of them those with the tag; then those with the instance profile alone, and those with neither."""
+        self.untagged: set[str] = set()
+        self.stripped: set[str] = set()
+        self.mistagged: dict[str, str] = {}
+        """The tag of machines with our instance profile."""
+        self.hung: dict[str, str] = {}
+        """The machine of disks without the tag; of those that stay when it is terminated, nothing."""
+        self.stay: set[str] = set()
+        self.refused: dict[str, ClientError] = {}
+        """What EC2 says to who terminates a machine."""
         self.volumes: set[str] = set()
         self.snapshots: set[str] = set()
         self.addresses: set[str] = set()
@@ -36,12 +57,16 @@ class World:
         self.roles = {GATEWAY_ROLE}
         self.apis: list[str] = []
         self.on_delete: Any = lambda: None
+        self.slept: list[float] = []
         self.aws = FakeAws(self._answers())
 
     def destroy(self, force: str = "") -> list[str]:
         lines: list[str] = []
-        destroy(self.aws, "", "prod", force, sleep=lambda _: None, say=lines.append)
+        destroy(self.aws, "", "prod", force, sleep=self.slept.append, say=lines.append)
         return lines
+
+    def machines(self) -> set[str]:
+        return self.instances | self.untagged | self.stripped | self.mistagged.keys()
 
     def _answers(self) -> dict[str, Any]:
         def stacks(_: Any) -> Any:
@@ -55,8 +80,11 @@ class World:
             }
 
         def delete_stack(_: Any) -> Any:
-            # As DynamoDB: what is protected is not deleted.
-            self.stack = "DELETE_FAILED" if self.tables.get("nod-prod-notebooks") else "DELETE_COMPLETE"
+            # The tables of a stack that was up are left. As DynamoDB: what is protected is not deleted.
+            never_up, protected = self.stack in DEAD, self.tables.get("nod-prod-notebooks")
+            self.stack = "DELETE_FAILED" if never_up and protected else "DELETE_COMPLETE"
+            if never_up and not protected:
+                self.tables = {name: value for name, value in self.tables.items() if "-eu-" in name}
             self.groups.discard("/aws/lambda/nod-prod-api") if self.stack == "DELETE_COMPLETE" else None
             self.on_delete()
             return {}
@@ -79,15 +107,60 @@ class World:
 
         def instances(asked: dict[str, Any]) -> Any:
             if "InstanceIds" in asked:
-                found = [{"InstanceId": one, "State": {"Name": "terminated"}} for one in asked["InstanceIds"]]
+                gone = [{"InstanceId": one, "State": {"Name": "terminated"}} for one in asked["InstanceIds"]]
+                return {"Reservations": [{"Instances": gone}]}
+            by, states = asked["Filters"]
+            assert states["Name"] == "instance-state-name"
+            if by["Name"] == "tag:nod:deployment":
+                assert by["Values"] == ["prod"]
+                found = self.instances
+            elif by["Name"] == "iam-instance-profile.arn":
+                assert by["Values"] == [PROFILE]
+                found = self.instances | self.untagged | self.mistagged.keys()
             else:
-                assert {"Name": "tag:nod:deployment", "Values": ["prod"]} in asked["Filters"]
-                found = [{"InstanceId": one} for one in sorted(self.instances)]
-            return {"Reservations": [{"Instances": found}]}
+                assert by["Name"] == "instance-id"
+                found = self.machines() & set(by["Values"])
+            return {"Reservations": [{"Instances": [machine(one) for one in sorted(found)]}]}
+
+        def machine(name: str) -> dict[str, Any]:
+            tag = self.mistagged.get(name) or ("prod" if name in self.instances else None)
+            return {
+                "InstanceId": name,
+                "Tags": [{"Key": "nod:deployment", "Value": tag}] if tag else [],
+                "BlockDeviceMappings": [
+                    {"DeviceName": "/dev/sda1", "Ebs": {"VolumeId": disk}}
+                    for disk, holder in self.hung.items()
+                    if holder == name
+                ],
+            }
 
         def terminate(asked: dict[str, Any]) -> Any:
-            self.instances -= set(asked["InstanceIds"])
+            names = set(asked["InstanceIds"])
+            if kept := sorted(names & self.refused.keys()):
+                return self.refused[kept[0]]
+            self.instances, self.untagged, self.stripped = (
+                some - names for some in (self.instances, self.untagged, self.stripped)
+            )
+            goes = {disk for disk, holder in self.hung.items() if holder in names and disk not in self.stay}
+            self.hung = {
+                disk: "" if holder in names else holder for disk, holder in self.hung.items() if disk not in goes
+            }
             return {}
+
+        def volumes(asked: dict[str, Any]) -> Any:
+            (by,) = asked["Filters"]
+            if by["Name"] == "tag:nod:deployment":
+                return listed("volumes", "VolumeId", "Volumes")(asked)
+            assert by["Name"] == "volume-id"
+            disks = [(disk, holder) for disk, holder in self.hung.items() if disk in by["Values"]]
+            return {
+                "Volumes": [{"VolumeId": disk, "State": "in-use" if holder else "available"} for disk, holder in disks]
+            }
+
+        def row(name: str, state: str) -> dict[str, Any]:
+            text = {"id": name, "name": "thesis", "owner": "ada", "state": state}
+            text |= {"instance_id": self.machine_of[name]} if name in self.machine_of else {}
+            return {key: {"S": value} for key, value in text.items()}
 
         def listed(name: str, key: str, extra: str) -> Any:
             def answer(asked: dict[str, Any]) -> Any:
@@ -172,15 +245,10 @@ class World:
             "dynamodb:DescribeTable": table,
             "dynamodb:UpdateTable": update_table,
             "dynamodb:DeleteTable": delete_table,
-            "dynamodb:Scan": lambda _: {
-                "Items": [
-                    {"id": {"S": name}, "name": {"S": "thesis"}, "owner": {"S": "ada"}, "state": {"S": state}}
-                    for name, state in self.notebooks
-                ]
-            },
+            "dynamodb:Scan": lambda _: {"Items": [row(*one) for one in self.notebooks]},
             "ec2:DescribeInstances": instances,
             "ec2:TerminateInstances": terminate,
-            "ec2:DescribeVolumes": listed("volumes", "VolumeId", "Volumes"),
+            "ec2:DescribeVolumes": volumes,
             "ec2:DescribeSnapshots": listed("snapshots", "SnapshotId", "Snapshots"),
             "ec2:DescribeAddresses": listed("addresses", "AllocationId", "Addresses"),
             "ec2:DeleteVolume": removed("volumes", "VolumeId"),
@@ -223,7 +291,7 @@ class World:
         assert self.tables == {"nod-prod-eu-notebooks": True}
         assert self.parameters == {"/nod/prod-eu/slack/team"}
         assert self.groups == {"/aws/lambda/nod-prod-eu-api", "/aws/lambda/nod-prod-eu-sweep"}
-        return self.stack is None and self.bucket is None and not self.instances | self.volumes
+        return self.stack is None and self.bucket is None and not self.machines() | self.volumes
 
 
 @pytest.fixture
@@ -249,8 +317,8 @@ def test_it_is_refused_while_a_notebook_exists(world: World, state: str) -> None
     assert world.aws.changes() == []
 
 
-@pytest.mark.parametrize("what", ["instances", "volumes"])
-def test_it_is_refused_while_a_machine_or_disk_exists_that_no_record_knows(world: World, what: str) -> None:
+@pytest.mark.parametrize("what", ["instances", "untagged", "volumes", "snapshots", "addresses"])
+def test_it_is_refused_while_something_exists_that_no_record_knows(world: World, what: str) -> None:
     getattr(world, what).add("x-1")
     with pytest.raises(LeftError, match="x-1"):
         world.destroy()
@@ -284,9 +352,258 @@ def test_a_machine_that_a_launch_made_meanwhile_is_taken_too(world: World) -> No
 
 
 def test_what_is_left_is_named_and_the_command_fails(world: World) -> None:
-    world.on_delete = lambda: world.instances.add("i-late")
-    with pytest.raises(LeftError, match="machines: i-late"):
+    world.aws.answers["ssm:DeleteParameters"] = {}
+    with pytest.raises(LeftError, match=rf"parameters: /nod/prod/slack/team\s[^$]*run this again: {COMMAND}$"):
         world.destroy()
+
+
+# --- machines and disks without the tag ---
+
+
+@pytest.mark.parametrize("what", ["untagged", "stripped"])
+def test_a_machine_without_the_tag_stands_in_the_way_and_goes_when_forced(world: World, what: str) -> None:
+    world.notebooks, world.machine_of = [("nb-1", "ready")], {"nb-1": "i-1"}
+    getattr(world, what).add("i-1")
+    world.hung = {"vol-1": "i-1"}
+    with pytest.raises(LeftError, match=r"machine i-1\s+disk vol-1"):
+        world.destroy()
+    assert world.aws.changes() == []
+    assert world.destroy(FORCE)[-1].startswith("Nothing is left that bills")
+    assert world.is_gone()
+
+
+@pytest.mark.parametrize("what", ["untagged", "stripped"])
+def test_a_machine_without_the_tag_is_looked_for_to_the_end(world: World, what: str) -> None:
+    world.notebooks, world.machine_of = [("nb-1", "ready")], {"nb-1": "i-1"}
+    getattr(world, what).add("i-1")
+    world.aws.answers["ec2:TerminateInstances"] = {}
+    with pytest.raises(LeftError, match=rf"machines: i-1\s[^$]*{COMMAND} FORCE={FORCE}"):
+        world.destroy(FORCE)
+    assert world.tables == {"nod-prod-eu-notebooks": True}, "the record is gone by then"
+
+
+def test_the_machine_of_a_notebook_that_is_deleted_is_not_asked_for(world: World) -> None:
+    world.notebooks, world.machine_of = [("nb-1", "terminated"), ("nb-2", "failed")], {"nb-1": "i-1", "nb-2": "i-2"}
+    world.destroy()
+    assert not any(one["Name"] == "instance-id" for asked in filters(world) for one in asked)
+
+
+def filters(world: World) -> list[Any]:
+    return [asked.get("Filters", []) for asked in world.aws.called("ec2:DescribeInstances")]
+
+
+def test_more_machines_than_a_filter_takes_are_asked_for_in_parts(world: World) -> None:
+    names = [f"nb-{number}" for number in range(450)]
+    world.notebooks = [(name, "stopped") for name in names]
+    world.machine_of = {name: f"i-{name}" for name in names}
+    world.stripped = set(world.machine_of.values())
+    world.destroy(FORCE)
+    assert world.is_gone()
+    assert max(len(one["Values"]) for asked in filters(world) for one in asked) == 200
+
+
+def test_a_machine_with_another_deployments_tag_is_not_guessed_at(world: World) -> None:
+    world.mistagged = {"i-1": "prod-eu"}
+    for force in ("", FORCE):
+        with pytest.raises(LeftError, match=r"Nothing is touched[^$]*i-1: nod:deployment is 'prod-eu'[^$]*Give them"):
+            world.destroy(force)
+    assert world.aws.changes() == []
+
+
+@pytest.mark.parametrize("code", ["UnauthorizedOperation", "OperationNotPermitted"])
+def test_a_machine_that_may_not_be_terminated_holds_no_other_and_is_named(world: World, code: str) -> None:
+    world.notebooks, world.machine_of = [("nb-1", "ready")], {"nb-1": "i-2"}
+    world.instances, world.stripped = {"i-1", "i-3"}, {"i-2"}
+    words = "You may not. Encoded authorization failure message: aGFsZiBhIHBhZ2U"
+    world.refused = {"i-2": refusal(code, words)}
+    with pytest.raises(LeftError) as caught:
+        world.destroy(FORCE)
+    assert f"i-2 ({code}: You may not)" in str(caught.value) and "aGFsZ" not in str(caught.value)
+    assert f"aws ec2 terminate-instances --region {REGION} --instance-ids i-2" in str(caught.value)
+    assert world.machines() == {"i-2"}
+    assert "cloudformation:DeleteStack" not in world.aws.changes(), "the record says whose it is"
+
+
+def test_another_refusal_of_ec2_is_not_taken_for_it(world: World) -> None:
+    world.instances = {"i-1", "i-2"}
+    world.refused = {"i-1": refusal("AuthFailure")}
+    with pytest.raises(ClientError, match="AuthFailure"):
+        world.destroy(FORCE)
+
+
+def test_a_disk_without_the_tag_that_outlives_its_machine_is_left_and_named(world: World) -> None:
+    world.untagged, world.hung, world.stay = {"i-1"}, {"vol-1": "i-1", "vol-2": "i-1"}, {"vol-2"}
+    with pytest.raises(LeftError) as caught:
+        world.destroy(FORCE)
+    assert f"aws ec2 delete-volume --region {REGION} --volume-id vol-2" in str(caught.value)
+    assert "vol-1" not in str(caught.value) and "Still there" not in str(caught.value)
+    assert not world.aws.called("ec2:DeleteVolume")
+    assert world.is_gone(), "all else is"
+
+
+# --- what AWS does not delete at once ---
+
+
+def times(refused: int, error: ClientError, then: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], Any]:
+    left = [error] * refused
+    return lambda asked: left.pop() if left else then(asked)
+
+
+@pytest.mark.parametrize(
+    ("operation", "what", "code"),
+    [
+        ("DeleteVolume", "volumes", "VolumeInUse"),
+        ("DeleteVolume", "volumes", "IncorrectState"),
+        ("ReleaseAddress", "addresses", "InvalidIPAddress.InUse"),
+    ],
+)
+def test_what_hangs_on_for_a_while_is_tried_again(world: World, operation: str, what: str, code: str) -> None:
+    getattr(world, what).add("x-1")
+    answers = world.aws.answers
+    then = answers[f"ec2:{operation}"]
+    assert callable(then)
+    answers[f"ec2:{operation}"] = times(3, refusal(code), then)
+    world.destroy(FORCE)
+    assert world.is_gone() and getattr(world, what) == set()
+    assert world.slept == [5, 5, 5]
+    getattr(world, what).add("x-2")
+    answers[f"ec2:{operation}"] = refusal(code, "is attached to i-9")
+    world.slept.clear()
+    with pytest.raises(LeftError, match=rf"x-2 \({code}: is attached to i-9\)[^$]*run this again: {COMMAND} FORCE="):
+        world.destroy(FORCE)
+    assert sum(world.slept) == 2 * 60, "before and after the stack"
+    assert world.tables == {"nod-prod-eu-notebooks": True}
+
+
+def test_a_disk_that_goes_with_its_machine_is_waited_for(world: World) -> None:
+    world.untagged, world.hung = {"i-1"}, {"vol-1": "i-1"}
+    seen = iter([["in-use"], ["in-use"], ["in-use"], ["deleting"]])
+    listed = world.aws.answers["ec2:DescribeVolumes"]
+    assert callable(listed)
+
+    def volumes(asked: dict[str, Any]) -> Any:
+        if asked["Filters"][0]["Name"] != "volume-id":
+            return listed(asked)
+        return {"Volumes": [{"VolumeId": "vol-1", "State": state} for state in next(seen, [])]}
+
+    world.aws.answers["ec2:DescribeVolumes"] = volumes
+    assert world.destroy(FORCE)[-1].startswith("Nothing is left that bills")
+    assert world.slept == [5, 5, 5]
+
+
+def test_a_disk_that_is_being_deleted_is_not_deleted_and_does_not_bill(world: World) -> None:
+    state = {"Volumes": [{"VolumeId": "vol-1", "State": "deleting"}]}
+    world.aws.answers["ec2:DescribeVolumes"] = lambda _: state
+    world.destroy()
+    assert world.is_gone()
+
+
+def test_a_snapshot_of_an_image_is_named(world: World) -> None:
+    world.snapshots = {"snap-1", "snap-2"}
+    then = world.aws.answers["ec2:DeleteSnapshot"]
+    assert callable(then)
+    error = refusal("InvalidSnapshot.InUse", "The snapshot snap-1 is currently in use by ami-1")
+    world.aws.answers["ec2:DeleteSnapshot"] = lambda asked: error if asked["SnapshotId"] == "snap-1" else then(asked)
+    with pytest.raises(LeftError, match=r"snapshots: snap-1 \(InvalidSnapshot.InUse: [^$]* in use by ami-1\)"):
+        world.destroy(FORCE)
+    assert world.snapshots == {"snap-1"} and world.slept == []
+
+
+# --- a launch that begins meanwhile ---
+
+
+def test_a_launch_that_began_meanwhile_keeps_its_record(world: World) -> None:
+    def launch() -> None:
+        world.notebooks.append(("nb-9", "launching"))
+        world.instances.add("i-9")
+
+    world.on_delete = launch
+    with pytest.raises(
+        LeftError, match=rf"began[^$]*nb-9 \(thesis of ada, launching\)\s+machine i-9[^$]*{COMMAND} FORCE="
+    ):
+        world.destroy()
+    assert world.tables["nod-prod-notebooks"] is True and "nod-prod-users" in world.tables, "there, and protected"
+    assert world.bucket is not None
+    world.destroy(FORCE)
+    assert world.is_gone()
+
+
+def held(world: World) -> Callable[[dict[str, Any]], Any]:
+    """As EC2: the security group of a machine that is there is not deleted, and so the stack is not."""
+    delete = world.aws.answers["cloudformation:DeleteStack"]
+    assert callable(delete)
+    launched: list[str] = []
+
+    def answer(asked: dict[str, Any]) -> Any:
+        if not launched:
+            launched.append("i-9")
+            world.untagged.add("i-9")
+        if world.machines():
+            world.stack = "DELETE_FAILED"
+            return {}
+        return delete(asked)
+
+    return answer
+
+
+def test_a_launch_that_holds_the_stack_is_taken_too_when_forced(world: World) -> None:
+    world.aws.answers["cloudformation:DeleteStack"] = held(world)
+    world.destroy(FORCE)
+    assert world.is_gone()
+
+
+def test_a_launch_that_holds_the_stack_is_named(world: World) -> None:
+    world.aws.answers["cloudformation:DeleteStack"] = held(world)
+    with pytest.raises(LeftError, match=rf"DELETE_FAILED[^$]*machine i-9[^$]*{COMMAND} FORCE={FORCE}"):
+        world.destroy()
+    assert "nod-prod-notebooks" in world.tables
+
+
+def test_workflows_that_are_deleted_already_do_not_stand_in_the_way(world: World) -> None:
+    world.stack = "DELETE_FAILED"
+    world.aws.answers["stepfunctions:ListExecutions"] = refusal("StateMachineDoesNotExist")
+    world.destroy(FORCE)
+    assert world.is_gone()
+
+
+# --- a first deployment that failed ---
+
+
+def test_what_is_said_of_a_first_deployment_that_failed_leads_to_the_next_one(world: World) -> None:
+    protected = "Resource cannot be deleted as it is currently protected against deletion."
+    told = Told(
+        cloud(
+            cloudformation__DescribeStacks=in_turn(
+                GONE, described("ROLLBACK_IN_PROGRESS"), described("ROLLBACK_FAILED")
+            ),
+            cloudformation__DescribeStackEvents=in_turn(
+                GONE,
+                events(
+                    event(1, "FailedEvents", "CREATE_FAILED", "Queue exists"),
+                    event(2, "NotebooksTable", "DELETE_FAILED", protected),
+                    event(3, "nod-prod", "ROLLBACK_FAILED"),
+                ),
+            ),
+        )
+    )
+    with pytest.raises(StackError) as caught:
+        told.stack.deploy("https://template", {})
+    said = str(caught.value)
+    # What is to be put right is what failed, not what could not be taken back.
+    assert "FailedEvents (AWS::SNS::Topic): Queue exists" in said and protected not in said
+    assert "could not take back NotebooksTable; make destroy does" in said
+    # Whoever deploys again instead is told the same.
+    world.stack, world.roles = "ROLLBACK_FAILED", set()
+    asked = Wishes("prod", ("198.51.100.0/24",), None, {})
+    with pytest.raises(StackError, match=COMMAND):
+        deployment.look(world.aws, "", asked, lambda _: None)
+    command = re.search(r"make destroy STAGE=(\S+) REGION=([a-z0-9-]+), put right", said)
+    assert command
+    assert world.tables["nod-prod-notebooks"] is True
+    destroy(world.aws, command[2], command[1], "", sleep=lambda _: None, say=lambda _: None)
+    assert world.is_gone() and world.gateway_role is None
+    again = FakeAws(account() | world.aws.answers)
+    assert deployment.look(again, "", asked, lambda _: None).parameters["GatewayLogs"] == "create"
 
 
 def test_a_stack_that_never_was_up_goes(world: World) -> None:
@@ -320,6 +637,20 @@ def test_gateway_logs_stay_while_another_api_may_write_them(world: World) -> Non
     lines = world.destroy()
     assert world.gateway_role is not None and world.roles == {GATEWAY_ROLE}
     assert "stays" in lines[-1]
+
+
+@pytest.mark.parametrize("apis", [[], ["other"]])
+def test_gateway_logs_through_a_role_that_is_gone_are_taken_back(world: World, apis: list[str]) -> None:
+    world.roles, world.apis = set(), apis
+    lines = world.destroy()
+    assert world.gateway_role is None
+    assert "stays" not in lines[-1]
+
+
+def test_gateway_logs_of_a_sibling_are_left_alone(world: World) -> None:
+    world.gateway_role = f"arn:aws:iam::{ACCOUNT}:role/nod-prod-eu-gateway-logs-{REGION}"
+    world.destroy()
+    assert world.gateway_role is not None and world.roles == set()
 
 
 def test_gateway_logs_of_somebody_else_are_left_alone(world: World) -> None:

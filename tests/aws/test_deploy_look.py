@@ -2,21 +2,36 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
-from botocore.exceptions import EndpointConnectionError
+from botocore.exceptions import ClientError, EndpointConnectionError
 
 from deploy import deployment, package
 from deploy.account import Network
 from deploy.errors import AccountError, DeployError, InputError, PackageError, StackError
 from deploy.inputs import Wishes
-from tests.aws.fake_aws import ACCOUNT, REGION, FakeAws, account, refusal, routes, subnet
+from tests.aws.fake_aws import ACCOUNT, REGION, Answer, FakeAws, refusal, routes, subnet
+from tests.aws.fake_aws import account as bare_account
+from tests.aws.test_deploy_stack import role
 
 WHEN = datetime(2026, 1, 1, tzinfo=UTC)
 CIDRS = ("198.51.100.0/24",)
+THEIRS = f"arn:aws:iam::{ACCOUNT}:role/logs/theirs"
+
+
+def account(**changed: Answer) -> dict[str, Answer]:
+    """With the role of EC2 Fleet."""
+    return bare_account(**{"iam__GetRole": roles(), **changed})
+
+
+def roles(**answers: Any) -> Answer:
+    """The role of EC2 Fleet, and what IAM says of those by other names."""
+    there = {deployment.FLEET_ROLE: role(deployment.FLEET_ROLE), **answers}
+    return lambda asked: there.get(asked["RoleName"], refusal("NoSuchEntity"))
 
 
 def wishes(**changed: Any) -> Wishes:
@@ -76,7 +91,7 @@ def test_an_update_keeps_what_is_not_said() -> None:
         account(
             cloudformation__DescribeStacks={"Stacks": [stack]},
             cloudformation__ListStackResources={"StackResourceSummaries": resources},
-            apigateway__GetAccount={"cloudwatchRoleArn": "arn:aws:iam::1:role/nod-prod-gateway-logs"},
+            apigateway__GetAccount={"cloudwatchRoleArn": f"arn:aws:iam::{ACCOUNT}:role/nod-prod-gateway-logs"},
         )
     )
     plan, said = looked(aws, wishes(cidrs=None))
@@ -94,9 +109,47 @@ def test_an_update_keeps_what_is_not_said() -> None:
     assert plan.parameters["InstanceTypes"] == "t3.*,t3a.*,t4g.*,m5.*,c5.*,r5.*"
 
 
-def test_the_role_of_gateway_logs_of_somebody_else_is_left_alone() -> None:
-    aws = FakeAws(account(apigateway__GetAccount={"cloudwatchRoleArn": "arn:aws:iam::1:role/theirs"}))
-    assert looked(aws)[0].parameters["GatewayLogs"] == "exists"
+@pytest.mark.parametrize(
+    ("answer", "logs", "words"),
+    [
+        (role("theirs"), "exists", None),
+        # As a deployment that failed leaves it: CloudFormation takes the role back, and not the setting.
+        (refusal("NoSuchEntity"), "create", "which is gone: a role is made in its place"),
+        (refusal("AccessDenied"), "exists", r"iam:GetRole.*access log stays empty"),
+    ],
+)
+def test_the_role_of_gateway_logs_of_somebody_else_is_left_alone_if_it_is_there(
+    answer: Any, logs: str, words: str | None
+) -> None:
+    named = {"cloudwatchRoleArn": THEIRS}
+    plan, said = looked(FakeAws(account(apigateway__GetAccount=named, iam__GetRole=roles(theirs=answer))))
+    assert plan.parameters["GatewayLogs"] == logs
+    notes = [line for line in said if "API Gateway's logs" in line]
+    assert len(notes) == (words is not None)
+    assert words is None or (THEIRS in notes[0] and re.search(words, notes[0]))
+
+
+def test_iam_that_does_not_answer_is_no_role_that_is_gone() -> None:
+    aws = FakeAws(
+        account(
+            apigateway__GetAccount={"cloudwatchRoleArn": THEIRS},
+            iam__GetRole=roles(theirs=refusal("ServiceFailure")),
+        )
+    )
+    with pytest.raises(ClientError, match="ServiceFailure"):
+        looked(aws)
+
+
+def test_whether_fleets_have_their_role_is_known_before_anything_is_made() -> None:
+    assert looked(FakeAws(account()))[0].fleet_role
+    plan, said = looked(FakeAws(account(iam__GetRole=refusal("NoSuchEntity"))))
+    assert not plan.fleet_role
+    assert any(deployment.FLEET_ROLE in line and "will be made" in line for line in said)
+
+
+def test_who_may_not_look_at_the_role_of_fleets_is_told_what_to_do() -> None:
+    words = f"{deployment.FLEET_ROLE}.*iam:GetRole.*make policy STAGE=prod REGION={REGION} ACCOUNT={ACCOUNT}"
+    refused(FakeAws(account(iam__GetRole=refusal("AccessDenied"))), AccountError, words)
 
 
 def test_no_region() -> None:
@@ -236,7 +289,8 @@ def test_a_key_pair_that_is_not_there() -> None:
 
 def test_tables_of_an_earlier_deployment() -> None:
     aws = FakeAws(account(dynamodb__DescribeTable={"Table": {"TableName": "nod-prod-users"}}))
-    refused(aws, AccountError, "nod-prod-notebooks and nod-prod-users of an earlier one.*make destroy STAGE=prod")
+    words = f"nod-prod-notebooks and nod-prod-users of an earlier one.*make destroy STAGE=prod REGION={REGION}"
+    refused(aws, AccountError, words)
 
 
 def test_a_deployment_cannot_move_to_another_vpc() -> None:
@@ -253,11 +307,11 @@ def test_a_deployment_cannot_move_to_another_vpc() -> None:
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        ("ROLLBACK_COMPLETE", "never was up.*make destroy STAGE=prod"),
-        ("ROLLBACK_FAILED", "never was up.*make destroy STAGE=prod"),
+        ("ROLLBACK_COMPLETE", f"never was up.*make destroy STAGE=prod REGION={REGION}"),
+        ("ROLLBACK_FAILED", f"never was up.*make destroy STAGE=prod REGION={REGION}"),
         ("CREATE_FAILED", "never was up"),
-        ("DELETE_FAILED", "make destroy STAGE=prod"),
-        ("UPDATE_ROLLBACK_FAILED", "continue-update-rollback --stack-name nod-prod"),
+        ("DELETE_FAILED", f"make destroy STAGE=prod REGION={REGION}"),
+        ("UPDATE_ROLLBACK_FAILED", f"continue-update-rollback --stack-name nod-prod --region {REGION}"),
         ("UPDATE_IN_PROGRESS", "wait until that is over"),
         ("DELETE_IN_PROGRESS", "wait until that is over"),
     ],

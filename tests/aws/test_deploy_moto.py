@@ -8,6 +8,8 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
+from moto.ec2 import utils as moto_ec2
+from moto.ec2.models.instances import Instance
 
 from deploy import account
 from deploy.account import Identity
@@ -71,8 +73,22 @@ def test_a_bucket_is_made_closed_filled_thinned_and_removed(session: boto3.Sessi
     assert bucket.remove() and not bucket.exists()
 
 
-def test_what_a_deployment_left_is_found_by_tag_and_name_and_goes(session: boto3.Session) -> None:
-    ec2, dynamodb, ssm = (client(session, name) for name in ("ec2", "dynamodb", "ssm"))
+def filter_by_profile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Teach moto a filter that EC2 has."""
+
+    def arn(instance: Any) -> str | None:
+        found = instance.ec2_backend.iam_instance_profile_associations.get(instance.id)
+        return found and found.iam_instance_profile.arn
+
+    monkeypatch.setattr(Instance, "profile_arn", property(arn), raising=False)
+    monkeypatch.setitem(moto_ec2.filter_dict_attribute_mapping, "iam-instance-profile.arn", "profile_arn")
+
+
+def test_what_a_deployment_left_is_found_by_tag_profile_record_and_name_and_goes(
+    session: boto3.Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filter_by_profile(monkeypatch)
+    ec2, dynamodb, ssm, iam = (client(session, name) for name in ("ec2", "dynamodb", "ssm", "iam"))
     for stage in ("prod", "prod-eu"):
         for name, key in (("notebooks", "id"), ("users", "name")):
             dynamodb.create_table(
@@ -89,9 +105,16 @@ def test_what_a_deployment_left_is_found_by_tag_and_name_and_goes(session: boto3
             MaxCount=1,
             TagSpecifications=[{"ResourceType": "instance", "Tags": [{"Key": "nod:deployment", "Value": stage}]}],
         )
-    item = {"id": {"S": "nb-1"}, "name": {"S": "thesis"}, "owner": {"S": "ada"}, "state": {"S": "ready"}}
-    dynamodb.put_item(TableName="nod-prod-notebooks", Item=item)
-    with pytest.raises(LeftError, match=r"1 notebooks, 1 machines(.|\n)*nb-1 \(thesis of ada, ready\)"):
+        iam.create_instance_profile(InstanceProfileName=f"nod-{stage}-notebook")
+        machine = {"ImageId": "ami-12c6146b", "MinCount": 1, "MaxCount": 1}
+        ec2.run_instances(**machine, IamInstanceProfile={"Name": f"nod-{stage}-notebook"})
+        bare = ec2.run_instances(**machine)["Instances"][0]["InstanceId"]
+        item = {"id": "nb-1", "name": "thesis", "owner": "ada", "state": "ready", "instance_id": bare}
+        row = {key: {"S": value} for key, value in item.items()}
+        dynamodb.put_item(TableName=f"nod-{stage}-notebooks", Item=row)
+    with pytest.raises(
+        LeftError, match=r"nb-1 \(thesis of ada, ready\)(\s+machine i-\w+){3}(\s+disk vol-\w+){3}\s+Their"
+    ):
         destroy(session, "", "prod", "", sleep=lambda _: None, say=lambda _: None)
     lines: list[str] = []
     destroy(session, "", "prod", FORCE, sleep=lambda _: None, say=lines.append)
@@ -99,5 +122,5 @@ def test_what_a_deployment_left_is_found_by_tag_and_name_and_goes(session: boto3
     assert sorted(dynamodb.list_tables()["TableNames"]) == ["nod-prod-eu-notebooks", "nod-prod-eu-users"]
     assert [one["Name"] for one in ssm.describe_parameters()["Parameters"]] == ["/nod/prod-eu/slack/team"]
     found = [one for page in ec2.describe_instances()["Reservations"] for one in page["Instances"]]
-    states = {one["Tags"][0]["Value"]: one["State"]["Name"] for one in found}
-    assert states == {"prod": "terminated", "prod-eu": "running"}
+    # Of each stage one by its tag, one by its profile, one by its record.
+    assert [one["State"]["Name"] for one in found] == ["terminated"] * 3 + ["running"] * 3

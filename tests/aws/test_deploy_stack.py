@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from deploy import deployment
 from deploy.account import Identity
@@ -170,7 +171,8 @@ def test_what_failed_first_is_named_and_what_was_called_off_is_not() -> None:
         told.stack.deploy("https://template", {})
     assert "FailedEvents (AWS::SNS::Topic): Queue exists" in str(caught.value)
     assert "MessagesTopic" not in str(caught.value)
-    assert "make destroy STAGE=prod" in str(caught.value)
+    # With its region: where the AWS configuration says another one, nothing would be found, and that said.
+    assert f"make destroy STAGE=prod REGION={REGION}" in str(caught.value)
     assert any("create failed" in line and line.endswith("FailedEvents: Queue exists") for line in told.lines)
 
 
@@ -334,20 +336,6 @@ def role(name: str) -> dict[str, Any]:
 FLEET = {"iam:GetRole": role(deployment.FLEET_ROLE)}
 
 
-def test_an_account_that_never_had_a_fleet_gets_the_role_that_fleets_need() -> None:
-    made = {"iam:GetRole": refusal("NoSuchEntity"), "iam:CreateServiceLinkedRole": role(deployment.FLEET_ROLE)}
-    aws, lines = FakeAws(made), list[str]()
-    deployment.ensure_fleet_role(aws.client("iam", region_name=REGION), lines.append)
-    assert aws.called("iam:CreateServiceLinkedRole") == [{"AWSServiceName": "ec2fleet.amazonaws.com"}]
-    assert deployment.FLEET_ROLE in lines[0]
-
-
-def test_an_account_that_has_the_role_keeps_it() -> None:
-    aws = FakeAws(dict(FLEET))
-    deployment.ensure_fleet_role(aws.client("iam", region_name=REGION), print)
-    assert aws.changes() == []
-
-
 @pytest.fixture
 def packaged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A small package in place of the app's."""
@@ -387,7 +375,56 @@ def test_a_deployment_uploads_by_hash_and_tells_the_address_and_what_comes_next(
     assert objects[places["Flow"]["Key"]] == b"{}"
     # A parameter that this template has not is not sent.
     assert {one["ParameterKey"] for one in change["Parameters"]} == {"VpcId", "SubnetIds", "GatewayLogs"}
-    assert URL.rstrip("/") in lines[-1] and "admin --stage prod user add" in lines[-1]
+    assert URL.rstrip("/") in lines[-1] and f"admin --stage prod --region {REGION} user add" in lines[-1]
+
+
+def first(packaged: Path, made: Answer) -> tuple[FakeAws, list[str]]:
+    """A first deployment into an account that never had a fleet, and all that was told; also if it is refused."""
+    aws = FakeAws(
+        account()
+        | {"iam:GetRole": refusal("NoSuchEntity"), "iam:CreateServiceLinkedRole": made}
+        | cloud(cloudformation__DescribeStacks=in_turn(GONE, GONE, described("CREATE_COMPLETE")))
+        | store({})
+    )
+    lines: list[str] = []
+    asked = Wishes("prod", ("198.51.100.0/24",), None, {})
+    try:
+        deployment.deploy(aws, "", asked, packaged, sleep=lambda _: None, say=lines.append)
+    except AccountError as error:
+        lines.append(str(error))
+    return aws, lines
+
+
+def test_an_account_that_never_had_a_fleet_gets_the_role_that_fleets_need_before_all_else(packaged: Path) -> None:
+    aws, lines = first(packaged, role(deployment.FLEET_ROLE))
+    assert aws.called("iam:CreateServiceLinkedRole") == [{"AWSServiceName": "ec2fleet.amazonaws.com"}]
+    assert aws.changes()[:2] == ["iam:CreateServiceLinkedRole", "s3:CreateBucket"]
+    assert [line for line in lines if deployment.FLEET_ROLE in line] == [
+        f"The account has no role {deployment.FLEET_ROLE} yet, which EC2 Fleet needs in every account: it will be "
+        "made.",
+        f"Made the role {deployment.FLEET_ROLE}.",
+    ]
+
+
+def test_who_may_not_make_that_role_is_told_who_can_and_nothing_is_made(packaged: Path) -> None:
+    aws, lines = first(packaged, refusal("AccessDenied", "not authorized to perform: iam:CreateServiceLinkedRole"))
+    assert aws.changes() == ["iam:CreateServiceLinkedRole"]
+    assert f"make policy STAGE=prod REGION={REGION} ACCOUNT={ACCOUNT}" in lines[-1]
+    assert lines[-1].endswith("aws iam create-service-linked-role --aws-service-name ec2fleet.amazonaws.com")
+
+
+def test_another_refusal_of_iam_is_not_taken_for_it(packaged: Path) -> None:
+    with pytest.raises(ClientError, match="ServiceFailure"):
+        first(packaged, refusal("ServiceFailure"))
+
+
+def test_an_account_that_has_the_role_keeps_it(packaged: Path) -> None:
+    stacks = in_turn(GONE, GONE, described("CREATE_COMPLETE"))
+    aws, lines = FakeAws(account() | FLEET | cloud(cloudformation__DescribeStacks=stacks) | store({})), list[str]()
+    asked = Wishes("prod", ("198.51.100.0/24",), None, {})
+    deployment.deploy(aws, "", asked, packaged, sleep=lambda _: None, say=lines.append)
+    assert aws.changes()[0] == "s3:CreateBucket"
+    assert not any(deployment.FLEET_ROLE in line for line in lines)
 
 
 def test_a_deployment_that_failed_keeps_the_last_ones_package(packaged: Path) -> None:

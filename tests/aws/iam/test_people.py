@@ -37,6 +37,9 @@ from tests.unit import stage as stages
 SCHEMAS = Path(cfnlint.__file__).parent / "data" / "schemas"
 BUCKET = f"arn:aws:s3:::nod-{STAGE}-packages-{ACCOUNT}-{REGION}"
 TAGGED = {f"aws:ResourceTag/{'nod:deployment'}": STAGE}
+PROFILE = f"arn:aws:iam::{ACCOUNT}:instance-profile/nod-{STAGE}-notebook"
+# A machine whose tag was removed by hand.
+UNTAGGED = "i-0untagged"
 # What the registry lists for properties that no resource of ours has: patterns over type and action, and why.
 NOT_USED = {
     r"\S+ kms:": "no resource of ours has a key of its own",
@@ -216,8 +219,7 @@ DEPLOY_CALLS = {
 }
 FREE = {"sts:GetCallerIdentity"}
 OF_OBJECTS = {"s3:GetObject", "s3:PutObject", "s3:DeleteObject", "s3:DeleteObjectVersion"}
-OF_MACHINES = {
-    "ec2:TerminateInstances": "instance/i-0ours",
+OF_DISKS = {
     "ec2:DeleteVolume": "volume/vol-0ours",
     "ec2:ReleaseAddress": "elastic-ip/eipalloc-0ours",
 }
@@ -254,8 +256,12 @@ def of_command(name: str, parameters: Mapping[str, Any]) -> Iterator[Authorizati
     elif service == "apigateway":
         path = "/restapis" if operation == "GetRestApis" else "/account"
         yield Authorization(action, f"arn:aws:apigateway:{REGION}::{path}")
-    elif action in OF_MACHINES:
-        yield Authorization(action, f"arn:aws:ec2:{REGION}:{ACCOUNT}:{OF_MACHINES[action]}", TAGGED)
+    elif name == "ec2:TerminateInstances":
+        for one in parameters["InstanceIds"]:
+            facts = {"ec2:InstanceProfile": PROFILE} | ({} if one == UNTAGGED else TAGGED)
+            yield Authorization(action, f"arn:aws:ec2:{REGION}:{ACCOUNT}:instance/{one}", facts)
+    elif action in OF_DISKS:
+        yield Authorization(action, f"arn:aws:ec2:{REGION}:{ACCOUNT}:{OF_DISKS[action]}", TAGGED)
     elif action == "ec2:DeleteSnapshot":
         yield Authorization(action, f"arn:aws:ec2:{REGION}::snapshot/snap-0ours", TAGGED)
     elif service in ("ec2", "logs") and verb.startswith("Describe"):
@@ -305,6 +311,8 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Mapping[
         }
     }
     fleet = {"iam:GetRole": linked, "iam:CreateServiceLinkedRole": made}
+    # A setting of the account that may name any role.
+    fleet["apigateway:GetAccount"] = {"cloudwatchRoleArn": f"arn:aws:iam::{FAKE_ACCOUNT}:role/logs/theirs"}
     change_sets = in_turn({"Status": "FAILED", "StatusReason": "The submitted information didn't contain changes."})
     keys = {"ec2:DescribeKeyPairs": {"KeyPairs": [{"KeyName": "mine"}]}}
     found: list[tuple[str, Mapping[str, Any]]] = []
@@ -318,7 +326,7 @@ def called(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, Mapping[
             deploying.deploy(aws, "", asked, folder, sleep=lambda _: None, say=lambda _: None)
         found += aws.calls
     world = World()
-    world.instances, world.volumes = {"i-1"}, {"vol-1"}
+    world.instances, world.untagged, world.volumes = {"i-0ours"}, {UNTAGGED}, {"vol-1"}
     world.snapshots, world.addresses = {"snap-1"}, {"eipalloc-1"}
     world.groups.add("/aws/lambda/nod-prod-left")
     world.on_delete = lambda: world.groups.add("/aws/lambda/nod-prod-api")
@@ -455,6 +463,16 @@ def test_who_deploys_may_not_touch_what_is_not_of_the_deployment() -> None:
         Authorization(
             "ec2:TerminateInstances", arn.format("ec2", "instance/i-0theirs"), {"aws:ResourceTag/nod:deployment": "dev"}
         ),
+        *(
+            Authorization("ec2:TerminateInstances", arn.format("ec2", "instance/i-0theirs"), facts)
+            for facts in (
+                {"ec2:InstanceProfile": PROFILE.replace(STAGE, f"{STAGE}-eu")},
+                {"ec2:InstanceProfile": PROFILE.replace("-notebook", "-other")},
+                {"ec2:InstanceProfile": PROFILE, "aws:ResourceTag/nod:deployment": "dev"},
+                {"ec2:InstanceProfile": PROFILE, "aws:ResourceTag/nod:deployment": ""},
+            )
+        ),
+        Authorization("ec2:StopInstances", arn.format("ec2", f"instance/{UNTAGGED}"), {"ec2:InstanceProfile": PROFILE}),
         Authorization("ec2:DeleteVolume", arn.format("ec2", "volume/vol-0theirs")),
         Authorization("ec2:RunInstances", arn.format("ec2", "instance/i-0new")),
         Authorization("dynamodb:DeleteTable", arn.format("dynamodb", "table/payroll")),
