@@ -1,7 +1,8 @@
 """POST to ready on real machines of the local cloud, split by step, beside the floor.
 
-The floor is what no workflow can go below here: a machine's boot, the local cloud's fixed delays (`pending`, agent),
-and the same documents' scripts run by hand in such a machine, side by side where the workflow runs them so.
+The floor is a machine's boot, the local cloud's fixed delays (`pending`, agent), and the same documents' scripts run by
+hand in such a machine, side by side where the workflow runs them so. The sum of these is one figure; the other leaves
+the boot out, since here a machine boots while its agent's delay passes: below that no workflow can go.
 """
 
 from __future__ import annotations
@@ -163,12 +164,13 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"floor: boot, fixed delays ({delays.pending:g} s pending, {delays.agent:g} s agent), scripts by hand")
     for name, values in parts.items():
         print(f"  {name:<28}{row(values)}")
-    print(f"  {'floor':<28}{row(floors)}")
-    ratios = [total / low for total, low in zip(totals, floors, strict=True)]
-    print(f"  ratio, pair by pair         {row(ratios)}")
-    best = f"{min(totals) / min(floors):8.2f}"
-    print(f"  ratio of the two best       {best}   goal 1.05 (what else the machine did disturbs these least)")
-    print(f"  our overhead, seconds       {row([t - f for t, f in zip(totals, floors, strict=True)])}")
+    hidden = [low - min(boot, delays.agent) for low, boot in zip(floors, parts["boot"], strict=True)]
+    for name, lows in (("floor: the sum", floors), ("floor: boot within the agent's delay", hidden)):
+        print(f"  {name:<40}{row(lows)}")
+        print(
+            f"    {'ratio, pair by pair':<38}{row([t / low for t, low in zip(totals, lows, strict=True)])}   goal 1.05"
+        )
+        print(f"    {'our overhead, seconds':<38}{row([t - low for t, low in zip(totals, lows, strict=True)])}")
     print(f"  transitions of a launch     {statistics.median(used):g} ({min(used)} to {max(used)})   goal 40")
 
 
