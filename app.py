@@ -12,7 +12,16 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from chalice.app import Chalice, ChaliceUnhandledError, Cron, Rate, Request, Response
+from chalice.app import (
+    Chalice,
+    ChaliceUnhandledError,
+    Cron,
+    EventSourceHandler,
+    LambdaFunctionEvent,
+    Rate,
+    Request,
+    Response,
+)
 
 from chalicelib import VERSION, body, errors, figures, pages, problems
 from chalicelib import settings as deployment
@@ -44,7 +53,7 @@ from chalicelib.aws.topic import Topic
 from chalicelib.aws.users import UsersTable
 from chalicelib.aws.workflows import Workflows
 from chalicelib.commands import document_names
-from chalicelib.log import logger
+from chalicelib.log import carried, invocation, logger
 from chalicelib.model import ExtendRequest, Notebook, User
 from chalicelib.prices import catalogue
 from chalicelib.views import LaunchedView
@@ -70,7 +79,16 @@ HTTP_STATUS: Mapping[type[errors.NodError], int] = {
 # What a cold start loads stays for good, and looking through it for garbage takes a quarter of the start.
 gc.set_threshold(50_000)
 
-app = Chalice(app_name="nod", configure_logs=False)
+
+class Api(Chalice):
+    """Names the notebook of a request from the event on: Chalice logs some errors outside of every middleware."""
+
+    def __call__(self, event: Any, context: Any) -> dict[str, Any]:
+        with invocation(context, (event.get("pathParameters") or {}).get("notebook_id")):
+            return super().__call__(event, context)
+
+
+app = Api(app_name="nod", configure_logs=False)
 app.log = logger  # type: ignore[assignment]  # it has the methods that Chalice calls
 clients = Clients()
 
@@ -178,7 +196,6 @@ def guard(incoming: Request, get_response: Callable[[Any], Response]) -> Respons
         "request",
         method=incoming.method,
         route=incoming.path,
-        notebook=(incoming.uri_params or {}).get("notebook_id"),
         user=getattr(incoming.context.get("nod_user"), "name", None),
         status=response.status_code,
         milliseconds=round((time.monotonic() - started) * 1000),
@@ -260,7 +277,7 @@ def note(notebook: Notebook, action: str, by: str, reason: str) -> None:
     try:
         ledger().write([line(notebook.id, now(), action=action, code="asked", by=by, reason=reason)])
     except errors.Unavailable as error:
-        logger.error("not in the ledger", notebook=notebook.id, action=action, by=by, exc_info=error)
+        logger.error("not in the ledger", action=action, by=by, exc_info=error)
 
 
 def query(name: str) -> str | None:
@@ -279,7 +296,7 @@ def request_notebook() -> Response:
     document = body.read_json(raw_body(), headers.get("content-type"))
     launching = Launching(notebooks(), workflows(), showing(), time.sleep)
     launched = launching.request(document, headers.get("idempotency-key"), user(), api_url=api_url(), now=now())
-    logger.info("launch requested", notebook=launched.id, instance_type=launched.instance_type)
+    logger.info("launch requested", instance_type=launched.instance_type)
     return answer(asdict(launched), 202)
 
 
@@ -460,7 +477,7 @@ def explain_failure(event: dict[str, Any], _context: object) -> dict[str, object
     """Why a launch, start, stop or change of password failed, in words that a person can act on."""
     failure = explaining.explain(event, notebooks, users, catalogue(), settings().region)
     kind = event.get("workflow") or "launch"
-    logger.info(f"{kind} failed", notebook=event.get("id"), code=failure.code, reason=failure.message)
+    logger.info(f"{kind} failed", code=failure.code, reason=failure.message)
     return asdict(failure)
 
 
@@ -470,8 +487,8 @@ def tell_owner(event: dict[str, Any], _context: object) -> dict[str, object]:
     notebook_id, kind = str(event["id"]), str(event["kind"])
     # Read before: what fails after a message was published would have it published twice.
     seen = figures.of(notebooks().get(notebook_id), kind)
-    published = messages().tell(notebook_id, kind, now())
-    logger.info("owner told", notebook=notebook_id, kind=kind, published=published, extra=seen)
+    published = messages().tell(notebook_id, kind, now(), execution=event.get("run"))
+    logger.info("owner told", kind=kind, published=published, extra=seen)
     return {"published": published}
 
 
@@ -537,7 +554,9 @@ def sweep(event: Any) -> None:
     context = event.context
     with ThreadPoolExecutor(8) as threads:
         swept = scheduled().sweep(
-            context.aws_request_id, lambda: context.get_remaining_time_in_millis() / 1000, threads.map
+            context.aws_request_id,
+            lambda: context.get_remaining_time_in_millis() / 1000,
+            lambda work, many: threads.map(carried(work), many),
         )
     logger.info("swept", counts=dict(swept.counts), complete=swept.complete, trouble=len(swept.trouble))
     swept.end()
@@ -571,3 +590,19 @@ def scheduled() -> Any:
     from chalicelib.actions.scheduled import Scheduled  # noqa: PLC0415
 
     return Scheduled(clients.get, settings(), messages(), now, time.sleep)
+
+
+# --- what the functions log ---
+
+
+def identified(event: Any, answer: Callable[[Any], Any]) -> Any:
+    """Middleware: the lines of a workflow's task name what its input names; other functions find out what to name."""
+    task = event.to_dict() if isinstance(event, LambdaFunctionEvent) else {}
+    with invocation(event.context, task.get("id"), task.get("run")):
+        return answer(event)
+
+
+for function in app.handler_map.values():
+    if isinstance(function, EventSourceHandler):
+        # A list: of the generator that Chalice hands over, only the first of several threads would get anything.
+        function.middleware_handlers = [identified]

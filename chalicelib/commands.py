@@ -64,6 +64,8 @@ class Command:
     instance_id: str | None
     task_token: str | None
     requested_at: datetime | None
+    execution: str | None = None
+    """Name of the execution that sent it and waits for its end."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,11 @@ def event_command(detail: Mapping[str, object], stage: str) -> str | None:
 def _fault(line: Mapping[str, object], document: str) -> str | None:
     """What is wrong with a result. Root on the machine writes what it likes, and the workflow, the record and the
     messages take it from here: a path that is missing ends an execution past every Catch."""
-    text = json.dumps(line, ensure_ascii=False)
+    try:
+        text = json.dumps(line, ensure_ascii=False, allow_nan=False)
+    except ValueError:
+        # 1e999 is JSON and becomes infinity here, which is none: Step Functions would refuse the answer at every try.
+        return "with a number that is out of bounds"
     if len(text) > _LONGEST_RESULT:
         return f"of more than {_LONGEST_RESULT} characters"
     if any("\ud800" <= character <= "\udfff" for character in text):

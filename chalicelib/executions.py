@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from chalicelib.model import Notebook
 from chalicelib.settings import Settings
+from chalicelib.tokens import is_notebook_id
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,12 @@ def delete(notebook: Notebook, requested_by: str) -> Execution:
 def delete_name(notebook: Notebook) -> str:
     """`ID-delete`; `ID-delete-N` when one that failed is asked for the Nth time."""
     return f"{notebook.id}-delete" if notebook.deletes <= 1 else f"{notebook.id}-delete-{notebook.deletes}"
+
+
+def notebook_of(name: str) -> str | None:
+    """The notebook whose execution has this name, a launch's too, which is the id; None for a name of another form."""
+    notebook_id = "-".join(name.split("-")[:2])
+    return notebook_id if is_notebook_id(notebook_id) else None
 
 
 def _whose(notebook: Notebook) -> dict[str, object]:

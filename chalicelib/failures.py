@@ -30,6 +30,21 @@ _CAPACITY_WORDS = re.compile(
     r"insufficient[a-z ]*capacity|not have sufficient \S* ?capacity|UnfulfillableCapacity", re.I
 )
 _LIMIT_WORDS = re.compile(r"VcpuLimitExceeded|InstanceLimitExceeded|vCPU limit", re.I)
+_FORBIDDEN_WORDS = re.compile(
+    r"not authorized to perform|not able to validate the provided access credentials|currently blocked|"
+    r"pending verification|not subscribed to this service",
+    re.I,
+)
+_THROTTLED_WORDS = re.compile(r"request limit exceeded|rate exceeded|too many requests", re.I)
+# Of a call that is refused as a whole, Step Functions' cause carries the SDK's message, which need not hold the code.
+_WORDS = (
+    (_FORBIDDEN_WORDS, "UnauthorizedOperation"),
+    (_LIMIT_WORDS, "VcpuLimitExceeded"),
+    (_CAPACITY_WORDS, "InsufficientInstanceCapacity"),
+    (_THROTTLED_WORDS, "RequestLimitExceeded"),
+)
+# Some 1,000 characters that only `aws sts decode-authorization-message` can read.
+_ENCODED = re.compile(r"\s*Encoded authorization failure message: \S+")
 _UNTOUCHED = "its disk untouched"
 _KNOWN = _CAPACITY | _LIMITS | _VOLUMES | _ADDRESSES | _UNSUPPORTED | _FORBIDDEN | _THROTTLED
 
@@ -126,8 +141,8 @@ def _sentence(text: str) -> str:
 
 
 def _explain(status: str, error: str, cause: str) -> Failure:  # noqa: PLR0911 - one return a kind of failure
-    if error == "LaunchFailed" and isinstance(inner := _json(cause), dict):
-        # The launch's own end carries what went wrong in its cause (statemachine/launch.asl.yaml).
+    if error in ("LaunchFailed", "StepFailed") and isinstance(inner := _json(cause), dict):
+        # The launch's own end, and that of a branch of it, carry what went wrong in their cause (launch.asl.yaml).
         return _explain(status, _word(inner, "Error"), _word(inner, "Cause"))
     if error == "CommandFailed":
         return _command(cause)
@@ -150,7 +165,8 @@ def _explain(status: str, error: str, cause: str) -> Failure:  # noqa: PLR0911 -
             "The subnet gives its machines no public address. Who runs this deployment has to name public subnets.",
         )
     if error.lower().startswith("ec2."):
-        return _ec2(re.findall(r"[A-Z][A-Za-z]+", cause), cause)
+        codes = [*re.findall(r"[A-Z][A-Za-z]+", cause), *(code for words, code in _WORDS if words.search(cause))]
+        return _ec2(codes, cause)
     if error in ("States.Timeout", "States.HeartbeatTimeout") or status == "TIMED_OUT":
         return Failure("launch_timed_out", f"The launch took longer than it may. {_AGAIN}.")
     if status == "ABORTED":
@@ -246,7 +262,7 @@ def _json(text: str) -> object:
 
 
 def _trim(text: str) -> str:
-    """One line of at most 500 printable characters, without what could be a secret."""
-    line = re.sub(r"argon2\S+", "argon2:…", " ".join(text.split()))
+    """One line of at most 500 printable characters, without what could be a secret and what nobody can read."""
+    line = _ENCODED.sub("", re.sub(r"argon2\S+", "argon2:…", " ".join(text.split())))
     line = "".join(character if character.isprintable() else "?" for character in line)
     return line if len(line) <= _LONGEST else line[: _LONGEST - 1] + "…"

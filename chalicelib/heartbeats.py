@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from decimal import Decimal
 
-from chalicelib import times
+from chalicelib import rows, times
 
 ACTIVITY = ("input", "kernel", "terminal", "cpu", "disk", "network", "gpu")
 """Signals that count as use."""
@@ -28,6 +28,8 @@ _MOST_NAMES = 20
 _NAME = 40
 _MOST_FACTS = 16
 _KINDS = 3
+# Of all facts, in bytes: some times what a monitor says. A stop has them in its line, and a line is at most an item.
+_MOST_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,10 @@ class Heartbeat:
     ages: Mapping[str, timedelta] = field(default_factory=dict)
     """How long ago each of SIGNALS was last active, by a clock that does not step. Absent: not in this boot."""
     unknown: frozenset[str] = frozenset()
-    """Signals that nobody can tell now: those of SIGNALS, and what else the monitor names."""
+    """Signals that nobody can tell now: those of SIGNALS, and what else the monitor names. Each is a name that can be
+    stored, and shown."""
     facts: Mapping[str, object] = field(default_factory=dict)
-    """For people and the ledger: texts, booleans, whole and decimal numbers, lists and maps of them."""
+    """For people and the ledger: texts, booleans, whole and decimal numbers, lists and maps of them. About 4 KB."""
     answers: bool | None = None
     address: str | None = None
     certificate_sha256: str | None = None
@@ -106,15 +109,24 @@ def _named(value: object) -> frozenset[str]:
     names = [str(name) for name in value if isinstance(name, str)]
     if len(names) < len(value):
         return frozenset(SIGNALS)
-    return frozenset(_SOURCES.get(name, name)[:_NAME] for name in sorted(names)[:_MOST_NAMES])
+    return frozenset(_SOURCES.get(name, name) for name in sorted(filter(_is_name, names))[:_MOST_NAMES])
+
+
+def _is_name(name: object) -> bool:
+    """Whether it can be a key in DynamoDB, which takes no empty one, and stand in a sentence. No monitor's is long."""
+    return isinstance(name, str) and 0 < len(name) <= _NAME and name.isprintable()
 
 
 def _facts(value: Mapping[object, object]) -> dict[str, object]:
     found: dict[str, object] = {}
-    for key in sorted(str(key) for key in value)[:_MOST_FACTS]:
+    left = _MOST_BYTES
+    for key in sorted(str(key) for key in value if _is_name(key))[:_MOST_FACTS]:
         fact = _fact(value.get(key), _KINDS - 1)
-        if fact is not None:
-            found[key[:_NAME]] = fact
+        needs = rows.size(key) + rows.size(fact)
+        # What does not fit is left out as a whole: half of it would be another fact.
+        if fact is not None and needs <= left:
+            found[key] = fact
+            left -= needs
     return found
 
 
@@ -126,7 +138,8 @@ def _fact(value: object, depth: int) -> object:
     if isinstance(value, int | float | Decimal):
         return _decimal(value)
     if depth and isinstance(value, Mapping):
-        pairs = ((str(key)[:_NAME], _fact(part, depth - 1)) for key, part in list(value.items())[:_MOST_FACTS])
+        named = [(str(key), part) for key, part in value.items() if _is_name(key)]
+        pairs = ((key, _fact(part, depth - 1)) for key, part in named[:_MOST_FACTS])
         return {key: part for key, part in pairs if part is not None}
     if depth and isinstance(value, list | tuple):
         return [fact for part in value[:_MOST_NAMES] if (fact := _fact(part, depth - 1)) is not None]

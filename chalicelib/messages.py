@@ -12,7 +12,7 @@ from chalicelib import links, times
 from chalicelib.costs import disk_month, last_run
 from chalicelib.errors import NodError
 from chalicelib.idle_words import Words
-from chalicelib.model import SLACK, Notebook, User
+from chalicelib.model import PASSWORD_FAILED, SLACK, START_FAILED, STOP_FAILED, Failure, Notebook, User
 from chalicelib.prices import Catalogue
 from chalicelib.views import NotebookView
 
@@ -53,7 +53,7 @@ class Message:
     """A message as the topic gets it.
 
     `paragraphs` begin with four spaces where they are to stay on a line of their own; `channels` are those that are to
-    deliver it; `notebook` is None where it is not about one.
+    deliver it; `notebook` is None where it is not about one, `execution` where no workflow's execution tells it.
     """
 
     owner: str
@@ -64,6 +64,7 @@ class Message:
     facts: tuple[tuple[str, str], ...] = ()
     buttons: tuple[Button, ...] = ()
     notebook: NotebookView | None = None
+    execution: str | None = None
 
     @property
     def text(self) -> str:
@@ -78,6 +79,7 @@ class Message:
         """What the function behind the topic gets (docs/contracts.md)."""
         return {
             "id": self.notebook.id if self.notebook else None,
+            "execution": self.execution,
             "owner": self.owner,
             "kind": self.kind,
             "channels": [channel for channel in self.channels if channel.startswith(SLACK)],
@@ -107,15 +109,16 @@ class About:
 
 def due(notebook: Notebook) -> str | None:
     """The kind that tells of the state that a notebook has come to. None while it is on the way to another."""
-    error = notebook.error.code if notebook.error else None
+    error = notebook.error
     if notebook.state in ("failed", "terminated"):
         return notebook.state
+    # An error stays until the next stop or start: it need not be what the notebook has come to.
     if notebook.state == "stopped":
-        return "start_failed" if error else "stopped"
+        return START_FAILED if error is not None and error.of_start else "stopped"
     if notebook.state != "ready":
         return None
-    if error:
-        return "stop_failed" if error == "stop_failed" else "password_failed"
+    if error is not None and error.code in (STOP_FAILED, PASSWORD_FAILED):
+        return error.code
     return answers_again(notebook)
 
 
@@ -403,14 +406,19 @@ def _failed(words: _Words) -> _Content:
 
 
 def _start_failed(words: _Words) -> _Content:
+    error, stop = words.view.error, words.view.stop
+    if error is None or not error.of_start:
+        # One of a password came after it, or none was written.
+        reason = f"{stop.reason.rstrip('.')}." if stop and stop.code == START_FAILED else "No reason is known."
+        error = Failure(START_FAILED, reason)
     paragraphs = [
         f'your notebook "{words.name}" could not be started. It stays stopped, and its disk is untouched.',
-        words.error(),
+        error.message,
     ]
     return (
         f"Notebook {words.name} could not be started",
         paragraphs,
-        [words.code(), words.disk()],
+        [("Code", error.code), words.disk()],
         words.life("Try again"),
     )
 

@@ -61,6 +61,8 @@ STATES = (
     "failed",
 )
 
+STEP_STATES = ("waiting", "running", "done", "failed", "cancelled")
+
 REQUEST_FIELDS: dict[str, Field] = {
     "name": Field(
         Text(1, 40, NAME, "1 to 40 of a-z, 0-9 and hyphen, no hyphen at either end", "thesis"),
@@ -242,12 +244,24 @@ class User:
         )
 
 
+# Codes of what fails after a launch.
+START_FAILED = "start_failed"
+NO_CAPACITY = "no_capacity"
+STOP_FAILED = "stop_failed"
+PASSWORD_FAILED = "password_failed"  # noqa: S105 - a code
+
+
 @dataclass(frozen=True)
 class Failure:
     """Why it failed: a stable code, and a message that says what to do."""
 
     code: str
     message: str
+
+    @property
+    def of_start(self) -> bool:
+        """Whether a start failed: what a stopped notebook has may be of a stop or a password."""
+        return self.code in (START_FAILED, NO_CAPACITY)
 
     @property
     def machine_left(self) -> bool:

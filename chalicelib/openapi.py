@@ -9,11 +9,11 @@ from dataclasses import dataclass, fields, is_dataclass
 
 from chalicelib import VERSION, links, paging
 from chalicelib.body import FORM, JSON, MAX_BYTES
-from chalicelib.model import MOST_EXTEND_HOURS, PASSWORD_FIELDS, REQUEST_FIELDS, STATES, extend_fields
+from chalicelib.model import MOST_EXTEND_HOURS, PASSWORD_FIELDS, REQUEST_FIELDS, STATES, STEP_STATES, extend_fields
 from chalicelib.problems import CONTENT_TYPE
 from chalicelib.schema import Field, Schema
 from chalicelib.tokens import IDEMPOTENCY_KEY
-from chalicelib.views import EventList, Health, LaunchedView, NotebookList, NotebookView
+from chalicelib.views import EventList, Health, LaunchedView, NotebookList, NotebookView, Step
 
 
 @dataclass(frozen=True)
@@ -496,5 +496,7 @@ def _refine(answer: type, name: str, schema: Schema) -> None:
         schema["format"] = "uri"
     elif name == "state" and issubclass(answer, NotebookView):
         schema["enum"] = list(STATES)
+    elif name == "state" and answer is Step:
+        schema["enum"] = list(STEP_STATES)
     elif name == "id":
         schema["pattern"] = "^nb-[0-9a-f]{20}$"

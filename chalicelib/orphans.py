@@ -1,7 +1,8 @@
 """What becomes of a resource of the deployment that belongs to no notebook: it is noted, told, stopped, removed.
 
 Nothing is done at first sight, and nothing at all when much seems to have no owner: then it is the records that are
-missing, and removing machines would make a lost table the loss of everybody's work.
+missing, and removing machines would make a lost table the loss of everybody's work. What may hold somebody's work is
+removed only if its owner was told in time: if nobody could be, it is kept, and named to who runs the deployment.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from chalicelib import rows, times
 from chalicelib.model import Notebook
 
 INSTANCE, VOLUME, ADDRESS, GROUP = "instance", "volume", "address", "security group"
-NOTE, WAIT, TELL, STOP, REMOVE = "note", "wait", "tell", "stop", "remove"
+NOTE, WAIT, TELL, STOP, REMOVE, KEEP = "note", "wait", "tell", "stop", "remove", "keep"
 
 _OVER = ("terminated", "failed")
 _BEGINNING = ("requested", "launching")
@@ -32,6 +33,11 @@ class Resource:
     running: bool = False
 
     @property
+    def holds_data(self) -> bool:
+        """Whether somebody's work goes with it: of an instance its disk does."""
+        return self.kind in (INSTANCE, VOLUME)
+
+    @property
     def key(self) -> str:
         """Of its row in the table `sweeps`."""
         return f"orphan#{self.id}"
@@ -44,15 +50,18 @@ class Known:
     first_seen_at: datetime
     seen_at: datetime
     told_at: datetime | None = None
+    """When it was told first: in the log to who runs the deployment, and to its owner if there is one."""
     stopped_at: datetime | None = None
+    owner_told_at: datetime | None = None
 
     @classmethod
     def from_record(cls, record: Mapping[str, object]) -> Known | None:
         """None where there is no such row, or one without its times."""
-        first, seen, told, stopped = (
-            times.from_text(rows.text(record, key)) for key in ("first_seen_at", "seen_at", "told_at", "stopped_at")
+        first, seen, told, stopped, owner = (
+            times.from_text(rows.text(record, key))
+            for key in ("first_seen_at", "seen_at", "told_at", "stopped_at", "owner_told_at")
         )
-        return cls(first, seen, told, stopped) if first and seen else None
+        return cls(first, seen, told, stopped, owner) if first and seen else None
 
     def to_record(self) -> dict[str, object]:
         """The row without its key."""
@@ -61,6 +70,7 @@ class Known:
             "seen_at": self.seen_at,
             "told_at": self.told_at,
             "stopped_at": self.stopped_at,
+            "owner_told_at": self.owner_told_at,
         }
         return {key: times.to_text(moment) for key, moment in found.items() if moment is not None}
 
@@ -87,6 +97,9 @@ class Rules:
 
 def is_orphan(resource: Resource, notebook: Notebook | None) -> bool:
     """Whether nobody answers for it. `notebook`: the record that its tag names, None where there is none."""
+    if notebook is not None and resource.kind == VOLUME:
+        # Of a notebook that failed it may be all that is left; one that was deleted had its owner say that it may go.
+        return notebook.state == "terminated"
     if notebook is None or notebook.state in _OVER:
         return True
     if resource.kind != INSTANCE or notebook.instance_id is None or notebook.state in _BEGINNING:
@@ -108,17 +121,18 @@ def seen(known: Known | None, now: datetime, rules: Rules) -> Known:
 
 
 def decide(resource: Resource, known: Known, rules: Rules, now: datetime) -> str:
-    """What to do now: NOTE or WAIT (nothing), TELL, STOP, REMOVE."""
+    """What to do now: NOTE or WAIT (nothing), TELL, STOP, REMOVE, or KEEP: nobody knows of what may hold data."""
     grace = rules.minutes(rules.grace)
     if now - known.first_seen_at < grace or (resource.created_at is not None and now - resource.created_at < grace):
         return NOTE
     if known.told_at is None:
         return TELL
-    if now - known.told_at >= rules.minutes(rules.removal):
+    told_at = known.owner_told_at if resource.holds_data else known.told_at
+    if told_at is not None and now - told_at >= rules.minutes(rules.removal):
         return REMOVE
     if resource.running and now - known.told_at >= grace:
         return STOP
-    return WAIT
+    return KEEP if told_at is None else WAIT
 
 
 def plan(resource: Resource, rules: Rules, now: datetime) -> str:

@@ -245,7 +245,8 @@ def _stopping(say: _Say) -> tuple[str, list[str]]:
 def _stopped(say: _Say) -> tuple[str, list[str]]:
     view, situation, parts = say.view, say.situation, []
     if view.error:
-        parts.append(_paragraph(f"The last try to wake it failed. {view.error.message}", "error"))
+        tells = "The last try to wake it failed. " if view.error.of_start else ""
+        parts.append(_paragraph(f"{tells}{view.error.message}", "error"))
     why = f": {view.stop.reason}." if view.stop and view.stop.reason else "."
     when = f"It stopped {say.clock(view.stopped_at)}" if view.stopped_at else "It stopped"
     parts.append(_paragraph(f"{when}{why} Everything on its disk is kept."))

@@ -35,6 +35,17 @@ def strings(value: object) -> list[str]:
     return []
 
 
+def size(value: object) -> int:
+    """Bytes as DynamoDB counts them, rather too many than too few: a number as its longest."""
+    if isinstance(value, str):
+        return len(value.encode(errors="replace"))
+    if isinstance(value, Mapping):
+        return 3 + sum(1 + size(key) + size(part) for key, part in value.items())
+    if isinstance(value, list | tuple | set | frozenset):
+        return 3 + sum(1 + size(part) for part in value)
+    return 1 if value is None or isinstance(value, bool) else 21
+
+
 def mapping(record: Mapping[str, object], key: str) -> Mapping[str, object]:
     """A map; an empty one where there is none."""
     value = record.get(key)

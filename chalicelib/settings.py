@@ -86,7 +86,7 @@ class Settings:
             image=env.get("NOD_IMAGE") or None,
             slack_origin=(env.get("NOD_SLACK_ORIGIN") or "https://hooks.slack.com").rstrip("/"),
             key_name=env.get("NOD_KEY_NAME") or None,
-            minute=_minute(env.get("NOD_MINUTE_SECONDS") or "60"),
+            minute=minute_of(env.get("NOD_MINUTE_SECONDS") or "60"),
             api_url=(env.get("NOD_API_URL") or "").rstrip("/") or None,
         )
 
@@ -103,7 +103,12 @@ def stage(env: Mapping[str, str]) -> str:
     return value
 
 
-def _minute(text: str) -> timedelta:
+def minute_of(text: str) -> timedelta:
+    """How long a minute lasts, from `NOD_MINUTE_SECONDS`.
+
+    Raises:
+        SettingsError: it is no number of seconds that a minute could last.
+    """
     try:
         seconds = float(text)
     except ValueError:

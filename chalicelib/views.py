@@ -12,11 +12,13 @@ from chalicelib.model import STEPS, Failure, Notebook, Stop
 from chalicelib.prices import Catalogue
 
 _RUNNING = frozenset({"launching", "ready", "stopping"})
+# Of a notebook that was aborted or deleted while it launched: none of its steps failed.
+_INTERRUPTIONS = frozenset({"launch_aborted", "terminate_failed"})
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the launch. `state`: waiting, running, done or failed."""
+    """One step of the launch. `state`: waiting, running, done, failed, or cancelled (cut off by something else)."""
 
     name: str
     state: str
@@ -187,10 +189,24 @@ def _step(notebook: Notebook, name: str) -> Step:
     started, finished, failed = (rows.text(entry, key) for key in ("started_at", "finished_at", "failed_at"))
     if finished is not None:
         state = "done"
-    elif failed is not None or (started is not None and notebook.state == "failed"):
+    elif failed is not None:
         state = "failed"
-    elif started is not None and notebook.state in ("requested", "launching"):
+    elif started is None:
+        state = "waiting"
+    elif notebook.state in ("requested", "launching"):
         state = "running"
     else:
-        state = "waiting" if started is None else "failed"
+        state = "failed" if _failed_step(notebook) == name else "cancelled"
     return Step(name, state, started, finished or failed, rows.text(entry, "detail"))
+
+
+def _failed_step(notebook: Notebook) -> str | None:
+    """The step that its launch failed in, where none says so itself: the only one that was under way. None if there is
+    none or were several, or if something else ended the launch."""
+    failed = notebook.state == "failed" or notebook.failed_at is not None
+    if not failed or (notebook.error is not None and notebook.error.code in _INTERRUPTIONS):
+        return None
+    begun = [
+        name for name in STEPS if "started_at" in (step := notebook.steps.get(name, {})) and "finished_at" not in step
+    ]
+    return begun[0] if len(begun) == 1 else None

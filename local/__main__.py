@@ -12,7 +12,7 @@ from types import FrameType
 from typing import NoReturn
 
 from local.errors import LocalError, PreflightError
-from local.faults import Faults, UnknownFaultError
+from local.settings import Settings
 from local.stopped import Stopped
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -36,18 +36,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     # `su` without a dash leaves root with an ordinary user's PATH.
     os.environ["PATH"] = f"{os.environ.get('PATH', '')}:/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
     try:
-        state = Path(os.environ.get("NOD_LOCAL_DIR") or ROOT / ".local")
-        api_port, aws_port = _port("NOD_API_PORT", 8000), _port("NOD_AWS_PORT", 5566)
-        faults = _faults()
-        _check_installer()
-        from local.image import cache_folder  # noqa: PLC0415 - a wrong option needs none of this
-        from local.preflight import check  # noqa: PLC0415
+        settings = Settings.from_env(os.environ, ROOT)
+        from local.preflight import check  # noqa: PLC0415 - a wrong setting needs none of this
 
-        cache = cache_folder(os.environ)
-        check(api_port, aws_port, state, cache)
+        check(settings.api_port, settings.aws_port, settings.state, settings.cache)
         from local import demo  # noqa: PLC0415 - moto takes a second to import
 
-        run = demo.Demo(state, cache, api_port, aws_port, faults, as_json=arguments.json)
+        run = demo.Demo(settings, as_json=arguments.json)
         return run.serve() if arguments.what == "serve" else run.demo()
     except PreflightError as error:
         print(error, file=sys.stderr)
@@ -57,26 +52,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except Stopped:
         return 130
-
-
-def _faults() -> list[str]:
-    names = [name.strip() for name in os.environ.get("NOD_FAULTS", "").split(",") if name.strip()]
-    try:
-        return Faults(names).names()
-    except UnknownFaultError as error:
-        raise PreflightError(f"NOD_FAULTS: {error}.") from error
-
-
-def _check_installer() -> None:
-    if bool(os.environ.get("NOD_INSTALLER_URL")) != bool(os.environ.get("NOD_INSTALLER_SHA256")):
-        raise PreflightError("NOD_INSTALLER_URL and NOD_INSTALLER_SHA256 go together: set both, or none.")
-
-
-def _port(variable: str, default: int) -> int:
-    text = os.environ.get(variable) or str(default)
-    if not text.isdecimal() or not 1 <= int(text) <= 65_535:
-        raise PreflightError(f"{variable} is {text!r}: set it to a port from 1 to 65535.")
-    return int(text)
 
 
 if __name__ == "__main__":

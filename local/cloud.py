@@ -43,6 +43,7 @@ from local.logs import Logs
 from local.machines import Machines
 from local.mail import Inbox
 from local.patches import Patches
+from local.settings import chosen_installer, chosen_minute, chosen_region
 from local.slack import Slack
 from local.stack import Stack, logical_id, put_document, put_rule
 
@@ -101,7 +102,7 @@ class Cloud:
         NOD_MINUTE_SECONDS, else 60."""
         self.state = state
         self.stage = stage
-        self.region = os.environ.get("AWS_REGION") or "us-east-1"
+        self.region = chosen_region(os.environ)
         self.delays = delays or Delays()
         self.faults = Faults(faults)
         self._image = image
@@ -110,8 +111,7 @@ class Cloud:
         self._substitutions = dict(substitutions or {})
         self._run_schedules = schedules
         self._settings = dict(settings or {})
-        given = os.environ.get("NOD_MINUTE_SECONDS") or None
-        self._minute = minute_seconds if minute_seconds is not None else None if given is None else float(given)
+        self._minute = minute_seconds if minute_seconds is not None else chosen_minute(os.environ)
         if self._minute is not None:
             self._settings["NOD_MINUTE_SECONDS"] = f"{self._minute:g}"
         self._machines: AnyMachines | None = machines
@@ -303,7 +303,7 @@ class Cloud:
         cache = cache_folder(os.environ)
         if self._image is None:
             self._image = ensure_image(cache, log.info)
-        if self._given_installer is None and not os.environ.get("NOD_INSTALLER_URL"):
+        if self._given_installer is None and chosen_installer(os.environ) is None:
             self._given_installer = ensure_installer(cache, self._image, log.info)
         minute = {} if self._minute is None else {"NOD_MINUTE_SECONDS": f"{self._minute:g}"}
         return Machines(self.state, self._image, self.aws_port, environment=minute)
@@ -380,9 +380,9 @@ class Cloud:
         self._connect_functions()
 
     def _installer(self) -> tuple[str, str]:
-        given = os.environ.get("NOD_INSTALLER_URL"), os.environ.get("NOD_INSTALLER_SHA256")
-        if given[0] and given[1]:
-            return given[0], given[1]
+        given = chosen_installer(os.environ)
+        if given is not None:
+            return given
         if self._given_installer is None:
             return "", ""
         self.control.installer = Path(self._given_installer.path)

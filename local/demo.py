@@ -10,7 +10,6 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -18,6 +17,8 @@ from pathlib import Path
 from local.cloud import DEMO_MAIL, ROOT, Cloud
 from local.image import ensure_image
 from local.installer import Installer, ensure_installer, prefetch
+from local.processes import tied
+from local.settings import Settings
 from local.steps import Steps
 from local.stopped import Stopped
 
@@ -25,18 +26,13 @@ NOTEBOOK = "demo"
 
 
 class Demo:
-    """One run. `state` is its folder, `cache` where image and installer are kept, `faults` are on from the start."""
+    """One run. Its methods are called in the main thread, which lives as long as the process does."""
 
-    def __init__(
-        self, state: Path, cache: Path, api_port: int, aws_port: int, faults: Sequence[str] = (), *, as_json: bool
-    ) -> None:
-        self._state = state
-        self._cache = cache
-        self._ports = api_port, aws_port
-        self._faults = tuple(faults)
+    def __init__(self, settings: Settings, *, as_json: bool) -> None:
+        self._settings = settings
         self._as_json = as_json
         self._steps = Steps()
-        self._installer: Installer | None = None
+        self._installed = ""
         self._notebook: str | None = None
 
     def serve(self) -> int:
@@ -60,35 +56,38 @@ class Demo:
 
     def _open(self) -> Cloud:
         with self._steps:
-            image, self._installer = self._prepare()
+            image, installer = self._prepare()
             with self._steps.step("Local cloud"):
                 cloud = Cloud(
-                    self._state,
+                    self._settings.state,
                     image=image,
-                    installer=self._installer,
-                    api_port=self._ports[0],
-                    aws_port=self._ports[1],
-                    faults=self._faults,
+                    installer=installer,
+                    api_port=self._settings.api_port,
+                    aws_port=self._settings.aws_port,
+                    faults=self._settings.faults,
                 )
                 cloud.open()
         return cloud
 
     def _prepare(self) -> tuple[Path, Installer | None]:
-        own = bool(os.environ.get("NOD_INSTALLER_URL"))
+        own = self._settings.installer
         with ThreadPoolExecutor(1) as pool:
-            fetched = None if own else pool.submit(self._prefetch)
+            fetched = pool.submit(self._prefetch) if own is None else None
             with self._steps.step("Machine image") as news:
-                image = ensure_image(self._cache, news)
+                image = ensure_image(self._settings.cache, news)
             if fetched is not None:
                 fetched.result()
-        if own:
+        if own is not None:
+            self._installed = f"the installer at {own[0]}"
             return image, None
         with self._steps.step("Stand-in installer") as news:
-            return image, ensure_installer(self._cache, image, news)
+            installer = ensure_installer(self._settings.cache, image, news)
+        self._installed = f"the stand-in installer {installer.name}, not Anaconda"
+        return image, installer
 
     def _prefetch(self) -> None:
         with self._steps.step("Packages of the stand-in installer") as news:
-            prefetch(self._cache, news)
+            prefetch(self._settings.cache, news)
 
     def _confirm(self, cloud: Cloud) -> None:
         # What a person does once: visit the link in the confirmation mail. Until then SNS sends no mail.
@@ -108,7 +107,8 @@ class Demo:
         if self._as_json:
             command.append("--json")
         environment = {**os.environ, "NOD_URL": cloud.api_url, "NOD_TOKEN": cloud.token}
-        client = subprocess.Popen(command, cwd=ROOT, env=environment)
+        # It bears lost connections for an hour: left behind, it would ask the next local cloud with this one's token.
+        client = subprocess.Popen(tied(*command), cwd=ROOT, env=environment)
         try:
             return client.wait()
         finally:
@@ -121,10 +121,6 @@ class Demo:
                     client.wait()
 
     def _tell(self, cloud: Cloud) -> None:
-        if self._installer is None:
-            which = f"the installer at {os.environ['NOD_INSTALLER_URL']}"
-        else:
-            which = f"the stand-in installer {self._installer.name}, not Anaconda"
         nod = Path(sys.executable).with_name("nod")
         client = _short(nod) if nod.exists() else f"{_short(Path(sys.executable))} -m nod"
         for line in (
@@ -133,12 +129,12 @@ class Demo:
             f"AWS APIs   {cloud.aws_url}",
             f"Inbox      {cloud.aws_url}/_local/inbox (the mail that was sent)",
             f"Slack      {cloud.aws_url}/_local/slack (the messages that were posted)",
-            f"Installed  {which}",
+            f"Installed  {self._installed}",
             f"Faults     {', '.join(cloud.faults.names()) or 'none'}",
-            f"Logs       {_short(self._state / 'log')}",
+            f"Logs       {_short(self._settings.state / 'log')}",
             "",
             f"The client, in another terminal in {Path.cwd()}:",
-            f"  export NOD_URL={cloud.api_url} NOD_TOKEN=$(cat {shlex.quote(_short(self._state / 'token'))})",
+            f"  export NOD_URL={cloud.api_url} NOD_TOKEN=$(cat {shlex.quote(_short(self._settings.state / 'token'))})",
             f"  {client} list",
             *self._life(client),
             "",

@@ -12,11 +12,13 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import re
 import socket
 import threading
 import time
 import uuid
 from collections.abc import Mapping
+from email.errors import FirstHeaderLineIsContinuationDefect, MissingHeaderBodySeparatorDefect
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -31,6 +33,10 @@ log = logging.getLogger("nod.local.gateway")
 
 GATEWAY_LIMIT = 10 * 1024 * 1024
 LAMBDA_LIMIT = 6 * 1024 * 1024
+LONGEST_LINE = 8192
+MOST_TRAILERS = 100
+UNREADABLE = (MissingHeaderBodySeparatorDefect, FirstHeaderLineIsContinuationDefect)
+"""What the parser of headers says when it took a line for the end of them, `Content-Length : 10` for one."""
 MISSING = "There is no such path or method here. GET /openapi.json lists what there is."
 
 
@@ -186,39 +192,79 @@ class _Handler(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _handle  # noqa: N815 - the base class's names
 
+    # Where a request ends must be beyond doubt (RFC 9112, 6.3): whoever is in doubt answers something nobody asked.
+
     def _body(self) -> bytes:
-        if "chunked" in self.headers.get("Transfer-Encoding", "").lower():
+        """The whole body. Raises GatewayError, and ConnectionError when the client ended before its body did."""
+        if any(isinstance(defect, UNREADABLE) for defect in self.headers.defects):
+            raise self._malformed("A header cannot be read.")
+        codings = self.headers.get_all("Transfer-Encoding") or []
+        lengths = self.headers.get_all("Content-Length") or []
+        if codings and lengths:
+            raise self._malformed("The body has both a Content-Length and a Transfer-Encoding.")
+        if codings:
+            if [coding.strip().lower() for coding in codings] != ["chunked"]:
+                raise self._malformed("The only Transfer-Encoding here is chunked.")
             return self._chunks()
-        text = self.headers.get("Content-Length", "0").strip()
-        if not text.isdecimal():
-            self.close_connection = True
-            raise GatewayError(HTTPStatus.BAD_REQUEST, "Content-Length is not a number.", "malformed_request")
-        length = int(text)
-        if length > GATEWAY_LIMIT:
-            # What the client still sends is not read: the connection cannot be used again.
-            self.close_connection = True
-            raise _too_large()
-        return self.rfile.read(length) if length else b""
+        # One header with a list is the same as several of one name, and may say the same thing twice.
+        said = {text.strip(" \t") for header in lengths for text in header.split(",")}
+        if len(said) > 1:
+            raise self._malformed("The body has more than one Content-Length.")
+        text = said.pop() if said else "0"
+        if not re.fullmatch(r"[0-9]+", text):
+            raise self._malformed("Content-Length is not a number.")
+        digits = text.lstrip("0") or "0"
+        # Python reads no number of thousands of digits.
+        if len(digits) > len(str(GATEWAY_LIMIT)) or int(digits) > GATEWAY_LIMIT:
+            raise self._too_large()
+        return self._exactly(int(digits))
 
     def _chunks(self) -> bytes:
         whole = bytearray()
         while True:
-            line = self.rfile.readline(1024).split(b";")[0].strip()
-            try:
-                size = int(line, 16)
-            except ValueError:
-                self.close_connection = True
-                detail = "A chunk of the body has no length."
-                raise GatewayError(HTTPStatus.BAD_REQUEST, detail, "malformed_request") from None
-            if size < 0 or len(whole) + size > GATEWAY_LIMIT:
-                self.close_connection = True
-                raise _too_large()
+            text = self._line().split(b";")[0].strip(b" \t")
+            if not re.fullmatch(rb"[0-9A-Fa-f]+", text):
+                raise self._malformed("A chunk of the body has no length.")
+            size = int(text, 16)
             if size == 0:
-                while self.rfile.readline(65_537).strip():
-                    pass
+                break
+            if len(whole) + size > GATEWAY_LIMIT:
+                raise self._too_large()
+            whole += self._exactly(size)
+            if self._line():
+                raise self._malformed("A chunk of the body is longer than it says.")
+        for _ in range(MOST_TRAILERS):
+            if not self._line():
                 return bytes(whole)
-            whole += self.rfile.read(size)
-            self.rfile.readline(16)
+        raise self._malformed("The body is followed by too many headers.")
+
+    def _line(self) -> bytes:
+        line = self.rfile.readline(LONGEST_LINE)
+        if line.endswith(b"\n"):
+            return line.rstrip(b"\r\n")
+        if len(line) == LONGEST_LINE:
+            raise self._malformed("A line between the chunks of the body is too long.")
+        raise self._cut_short()
+
+    def _exactly(self, size: int) -> bytes:
+        data = self.rfile.read(size) if size else b""
+        if len(data) < size:
+            raise self._cut_short()
+        return data
+
+    def _cut_short(self) -> ConnectionError:
+        fields = {"method": self.command, "path": self.path.split("?")[0]}
+        log.info("not a whole request, nothing done", extra={"fields": fields})
+        return ConnectionAbortedError("the client ended before its body did")
+
+    def _malformed(self, detail: str) -> GatewayError:
+        self.close_connection = True
+        return GatewayError(HTTPStatus.BAD_REQUEST, detail, "malformed_request")
+
+    def _too_large(self) -> GatewayError:
+        # What the client still sends is not read: the connection cannot be used again.
+        self.close_connection = True
+        return GatewayError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is larger than 10 MB.", "body_too_large")
 
     def _send(self, status: int, headers: Mapping[str, Any], body: bytes) -> None:
         self.send_response(status)
@@ -272,7 +318,3 @@ def _not_allowed(entries: Mapping[str, Any]) -> GatewayError:
     return GatewayError(
         HTTPStatus.METHOD_NOT_ALLOWED, f"Allowed here: {allowed}.", "method_not_allowed", {"Allow": allowed}
     )
-
-
-def _too_large() -> GatewayError:
-    return GatewayError(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, "The body is larger than 10 MB.", "body_too_large")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from local.errors import ImageError
+from local.processes import tied
 
 Say = Callable[[str], None]
 
@@ -210,7 +211,7 @@ def need_space(folder: Path, mib: int, what: str, error: type[Exception]) -> Non
 def alone(*command: str) -> list[str]:
     """The command in namespaces of its own, which takes all it started and mounted along when it or we end."""
     space = ["unshare", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child", "--mount-proc"]
-    return ["setpriv", "--pdeathsig", "KILL", "--", *space, "--", *command]
+    return tied(*space, "--", *command)
 
 
 def _debootstrap(partial: Path, release: Release, debs: Path, say: Say) -> None:

@@ -20,6 +20,7 @@ from packaging.requirements import Requirement
 
 from local.errors import InstallerError
 from local.image import alone, half_made, need_space, only_one
+from local.processes import tied
 
 Say = Callable[[str], None]
 
@@ -260,7 +261,7 @@ def _download(folder: Path, target: Target) -> None:
     command += [f"--platform={each}" for each in platforms]
     command += ["--dest", str(folder), "--requirement", str(folder / "requirements.txt")]
     done = subprocess.run(
-        ["setpriv", "--pdeathsig", "KILL", "--", *command],
+        tied(*command),
         check=False,
         capture_output=True,
         text=True,

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from local.aws.addresses import PORT, Addresses
 from local.errors import PreflightError
 
 STATE_MIB: Final = 4096  # three notebooks and their logs
@@ -49,9 +50,13 @@ def check(api_port: int, aws_port: int, state: Path, cache: Path) -> None:
     """
     check_system(sys.platform, sys.version_info[:2], os.geteuid())
     check_programs(_SYSTEM_PATH + ":" + os.environ.get("PATH", ""))
+    check_folder(state, "NOD_LOCAL_DIR")
+    check_folder(cache, "NOD_CACHE_DIR")
     lock(state)
     try:
-        check_ports(api_port, aws_port)
+        check_port(api_port, "NOD_API_PORT")
+        check_port(aws_port, "NOD_AWS_PORT")
+        check_addresses()
         check_space({state: ("NOD_LOCAL_DIR", STATE_MIB), cache: ("NOD_CACHE_DIR", CACHE_MIB)})
         check_machines_work(state)
     except PreflightError:
@@ -85,18 +90,39 @@ def check_programs(path: str) -> None:
         )
 
 
-def check_ports(api_port: int, aws_port: int) -> None:
-    """Both are free, and two."""
-    if api_port == aws_port:
-        raise PreflightError(f"NOD_API_PORT and NOD_AWS_PORT are both {api_port}: give them two ports.")
-    check_port(api_port, "NOD_API_PORT")
-    check_port(aws_port, "NOD_AWS_PORT")
+def check_folder(folder: Path, variable: str) -> None:
+    """The folder can be written, or made where it is not there yet; `variable` is where a person can name another.
+
+    Makes nothing that stays: what is refused later leaves no empty folders.
+    """
+    there = folder
+    # A link that leads nowhere is there, and no folder.
+    while not os.path.lexists(there):
+        there = there.parent
+    what = f"Cannot write in {folder}"
+    advice = f"set {variable} to a folder that can be written"
+    if not there.is_dir():
+        raise PreflightError(f"{what} ({there} is no folder): {advice}.")
+    try:
+        # Tried, since root may write by the mode of a folder whatever holds it: a read-only disk, /proc.
+        with tempfile.TemporaryDirectory(dir=there, prefix=".nod-"):
+            return
+    except OSError as error:
+        raise PreflightError(f"{what} ({error.strerror}): {advice}.") from error
+
+
+def check_addresses() -> None:
+    """One machine at least gets an address whose port 8888 is free."""
+    if not Addresses().any_left():
+        raise PreflightError(
+            f"Port {PORT} is in use on all addresses of this machine, and every notebook needs it on its own: "
+            f"stop what listens there ('ss -ltnp sport = :{PORT}' names it, often another Jupyter or a "
+            "container), or have it listen on 127.0.0.1 only."
+        )
 
 
 def check_port(port: int, variable: str) -> None:
     """The port on 127.0.0.1 is free; `variable` is where a person can name another."""
-    if not 1 <= port <= 65535:
-        raise PreflightError(f"{variable}={port} is no port: set {variable} to a number from 1 to 65535.")
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

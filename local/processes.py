@@ -16,6 +16,9 @@ from local.errors import MachineError
 MAX_OUTPUT: Final = 10 * 1024 * 1024  # bytes kept of each of stdout and stderr
 KILL_GRACE: Final = 5.0  # seconds from SIGTERM to SIGKILL
 
+# $1: pid of the starter, which may be dead already: then no signal would ever come.
+_IF_STARTER_LIVES: Final = '[ "$PPID" = "$1" ] || exit 1; shift; exec "$@"'
+
 
 @dataclass(frozen=True)
 class Completed:
@@ -29,6 +32,13 @@ class Completed:
     stdout: str
     stderr: str
     timed_out: bool
+
+
+def tied(*command: str) -> list[str]:
+    """The command, which the kernel kills when the *thread* that starts it ends: so after `kill -9` of this process
+    too. For threads that wait for what they start, and for the main thread. The process is the command's own.
+    """
+    return ["setpriv", "--pdeathsig", "KILL", "--", "sh", "-c", _IF_STARTER_LIVES, "sh", str(os.getpid()), *command]
 
 
 def communicate(

@@ -19,7 +19,7 @@ MOVING = frozenset({"requested", "launching", "starting", "stopping", "resizing"
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the launch workflow; `state` is waiting, running, done or failed."""
+    """One step of the launch workflow; `state` is waiting, running, done, failed, or cancelled (cut off by another)."""
 
     name: str
     state: str

@@ -19,7 +19,12 @@ FANCY = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏✓✗·━─│"
 
 _SPINNER = FANCY[:10]
 _PLAIN_SPINNER = "|/-\\"
-_MARKS = {"done": ("✓", "+", "green"), "failed": ("✗", "!", "red"), "waiting": ("·", ".", "dim")}
+_MARKS = {
+    "done": ("✓", "+", "green"),
+    "failed": ("✗", "!", "red"),
+    "cancelled": ("-", "-", "dim"),
+    "waiting": ("·", ".", "dim"),
+}
 _HAPPENS = {
     "starting": "The machine starts; then the notebook has to answer there.",
     "stopping": "The machine shuts down. What is on its disk stays.",

@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable, Mapping
 from datetime import datetime
 
-from chalicelib import commands, outside, times
+from chalicelib import commands, executions, outside, times
 from chalicelib.actions.stopping import LOOK_AFTER, finish_stop
 from chalicelib.aws.commands import Commands
 from chalicelib.aws.instances import Instances
 from chalicelib.aws.notebooks import NotebooksTable, Waiting
 from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import CommandFailed, CommandPending, NodError
+from chalicelib.log import note
 from chalicelib.model import Notebook
 
 _LOST = ("shutting-down", "terminated")
@@ -32,6 +33,8 @@ def answer_command(detail: Mapping[str, object], stage: str, sent: Commands, wor
     command = sent.find(command_id)
     if command is None or not commands.is_ours(command.document, stage):
         return "ignored: not a command of ours"
+    if command.execution is not None:
+        note(notebook=executions.notebook_of(command.execution), execution=command.execution)
     if command.instance_id is None or command.task_token is None:
         return "ignored: nobody waits for it"
     outcome = commands.decide(sent.invocation(command, command.instance_id), command.document)
@@ -101,6 +104,7 @@ class InstanceEvents:
         waiting = self._notebooks.of_instance(instance_id)
         if waiting is None:
             return "ignored: nobody waits for this instance"
+        note(notebook=waiting.id, execution=waiting.execution)
         if waiting.state in _LAUNCHING and state != "running":
             return self._lost(waiting, str(state))
         if waiting.wait_token is not None:

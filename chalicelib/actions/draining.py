@@ -6,26 +6,26 @@ and taken right before its call, however long it has waited for its turn: until 
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from chalicelib import idleness, times
+from chalicelib import executions, idleness, times
 from chalicelib.actions.judging import Judged, Judging
+from chalicelib.actions.parts import as_trouble
 from chalicelib.actions.stopping import finish_stop
 from chalicelib.actions.telling import Telling
 from chalicelib.aws.due import DueNotebooks
-from chalicelib.aws.faults import as_unavailable
 from chalicelib.aws.instances import Instances
 from chalicelib.aws.ledger import Ledger, event
 from chalicelib.aws.sweeps import SweepsTable
 from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import NodError, Unavailable
-from chalicelib.log import logger
-from chalicelib.model import Notebook, Stop, due_shard
+from chalicelib.log import about, logger
+from chalicelib.model import STOP_FAILED, Failure, Notebook, Stop, due_shard
 from chalicelib.pacing import THROTTLED, Limits, Pace
 
 Part = Callable[[], AbstractContextManager[None]]
@@ -38,6 +38,29 @@ LOOK_AFTER = 5
 _AGAIN_AFTER = 60
 # So many refused in one batch, and nothing else: it is no single instance that is at fault.
 _MANY = 3
+
+
+@dataclass
+class ToStop:
+    """What waits for its stop."""
+
+    wanted: list[str] = field(default_factory=list)
+    """Ids of notebooks to decide on again, and to stop if they are still to be stopped."""
+    again: list[Notebook] = field(default_factory=list)
+    """Notebooks that are `stopping`, whose instance nobody is stopping."""
+    refused: bool = False
+    """Whether EC2 takes no stop at all, or another sweep has the lease: then nothing more is begun in this sweep."""
+
+    def __len__(self) -> int:
+        return len(self.wanted) + len(self.again)
+
+    def first(self, most: int) -> list[str] | list[Notebook]:
+        """The next for one call."""
+        return self.again[:most] or self.wanted[:most]
+
+    def take_out(self, batch: Sequence[str] | Sequence[Notebook]) -> None:
+        """Of what `first` gave: it does not wait any more."""
+        del (self.again or self.wanted)[: len(batch)]
 
 
 class Draining:
@@ -73,43 +96,47 @@ class Draining:
         self._each = each
         self._limits = limits or Limits()
 
-    def drain(
-        self,
-        holder: str,
-        wanted: Sequence[str],
-        again: Sequence[Notebook],
-        remaining: Callable[[], float],
-        part: Part,
-    ) -> Counter[str]:
+    def drain(self, holder: str, waiting: ToStop, remaining: Callable[[], float], part: Part) -> Counter[str]:
         """Stops these notebooks for as long as there is time and no other sweep drains. How many of what.
 
-        Args:
-            wanted: ids of notebooks to decide on again, and to stop if they are still to be stopped.
-            again: notebooks that are `stopping`, whose instance nobody is stopping.
-            part: keeps the trouble of one batch from the others.
+        `part` keeps the trouble of one notebook, or of one batch, from the others.
         """
+        counts = self._drain(holder, waiting, remaining, part, waits=True)
+        if waiting and "left to another" not in counts:
+            counts["left for the next"] = len(waiting)
+        return counts
+
+    def begin_to_drain(self, holder: str, waiting: ToStop, remaining: Callable[[], float], part: Part) -> Counter[str]:
+        """The same while others are still looked at, from a whole call on, and only what EC2 takes without a wait: the
+        sooner its buckets are drawn on, the sooner they fill again."""
+        if len(waiting) < self._limits.most:
+            return Counter()
+        counts = self._drain(holder, waiting, remaining, part, waits=False)
+        # It is tried again.
+        del counts["left to another"]
+        return counts
+
+    def _drain(
+        self, holder: str, waiting: ToStop, remaining: Callable[[], float], part: Part, *, waits: bool
+    ) -> Counter[str]:
         counts: Counter[str] = Counter()
-        if not wanted and not again:
+        if not waiting or waiting.refused:
             return counts
         pace = self._sweeps.take_lease(holder, _LEASE, self._limits, self._clock())
         if pace is None:
-            logger.info("another sweep drains", left=len(wanted) + len(again))
-            counts["left to another"] = len(wanted) + len(again)
+            logger.info("another sweep drains", left=len(waiting))
+            counts["left to another"] = len(waiting)
             return counts
-        run = _Run(self, holder, pace, counts, remaining)
-        queue: deque[list[str] | list[Notebook]] = deque()
-        most = self._limits.most
-        queue.extend(list(again[first : first + most]) for first in range(0, len(again), most))
-        queue.extend(list(wanted[first : first + most]) for first in range(0, len(wanted), most))
+        run = _Run(self, holder, pace, counts, remaining=remaining, part=part)
         try:
-            while queue and run.may_go_on(len(queue[0])):
+            while waiting and run.may_go_on(batch := waiting.first(self._limits.most), waits=waits):
+                waiting.take_out(batch)
                 with part():
-                    run.batch(queue.popleft())
+                    run.batch(batch)
         finally:
+            waiting.refused = run.ended
             with part():
                 self._sweeps.end_lease(holder, run.pace)
-        if left := sum(len(batch) for batch in queue):
-            counts["left for the next"] = left
         return counts
 
     def take(self, one: Judged, now: datetime) -> Notebook | NodError | None:
@@ -117,7 +144,7 @@ class Draining:
         notebook, decision = one.notebook, one.decision
         stop = Stop(decision.code, decision.reason, "sweep")
         try:
-            with as_unavailable("DynamoDB"):
+            with about(one.notebook.id), as_trouble():
                 return begin(self._due, notebook, stop, now, look_at=self._look_at(now), judged=one)
         except NodError as error:
             return error
@@ -136,33 +163,36 @@ class Draining:
         return {}
 
     def begin_workflow(self, notebook: Notebook) -> NodError | None:
-        """Starts the workflow that sees the stop through."""
-        try:
-            finish_stop(notebook, workflows=self._workflows, stop_arn=self._stop_arn)
-        except NodError as error:
-            # It stays `stopping` and due: the next sweep finds that nothing runs for it.
-            return error
+        """Starts the workflow that sees a stop through which EC2 has taken."""
+        with about(notebook.id, executions.stop_name(notebook)):
+            reason = notebook.stop.reason if notebook.stop else None
+            logger.info("stopped", instance=notebook.instance_id, reason=reason)
+            try:
+                with as_trouble():
+                    finish_stop(notebook, workflows=self._workflows, stop_arn=self._stop_arn)
+            except NodError as error:
+                # It stays `stopping` and due: the next sweep finds that nothing runs for it.
+                return error
         return None
 
     def refused(self, notebook: Notebook, code: str, now: datetime, *, tell: bool) -> None:
         """What becomes of a notebook whose instance EC2 does not stop."""
         logger.error("stop refused", notebook=notebook.id, instance=notebook.instance_id, code=code)
-        if code.startswith("InvalidInstanceID") or code == "IncorrectInstanceState":
-            # Gone, it seems. It stays `stopping` and due: two looks, some minutes apart, say that for sure.
+        if seems_gone(code):
+            # It stays `stopping` and due: two looks, some minutes apart, say that for sure.
             self._ledger.write([event(notebook.id, now, "stop", "refused", f"EC2 refused the stop: {code}.")])
             return
         reason = f"EC2 refused to stop the machine ({code}); it runs on and costs. It is tried again every hour."
-        known = notebook.error is not None and notebook.error.code == "stop_failed"
         changes: dict[str, object] = {
             "state": "ready",
-            "error": {"code": "stop_failed", "message": reason},
+            "error": {"code": STOP_FAILED, "message": reason},
             "stop": None,
             "updated_at": times.to_text(now),
             "due_at": times.to_text(now + self._policy.minutes(_AGAIN_AFTER)),
         }
-        line = event(notebook.id, now, "stop", "stop_failed", reason)
-        if self._due.write(notebook, changes, line=line) and tell and not known:
-            self._telling.tell(notebook.id, "stop_failed", now)
+        line = event(notebook.id, now, "stop", STOP_FAILED, reason)
+        if self._due.write(notebook, changes, line=line) and tell:
+            self._telling.tell(notebook.id, STOP_FAILED, now)
 
     def _look_at(self, now: datetime) -> datetime:
         return now + self._policy.minutes(LOOK_AFTER)
@@ -172,19 +202,30 @@ class _Run:
     """One run's draining: its pace, and what it came to."""
 
     def __init__(
-        self, drain: Draining, holder: str, pace: Pace, counts: Counter[str], remaining: Callable[[], float]
+        self,
+        drain: Draining,
+        holder: str,
+        pace: Pace,
+        counts: Counter[str],
+        *,
+        remaining: Callable[[], float],
+        part: Part,
     ) -> None:
         self._drain = drain
         self._holder = holder
         self.pace = pace
         self._counts = counts
         self._remaining = remaining
-        self._ended = False
+        self._part = part
+        self.ended = False
+        """Whether nothing more is to be begun."""
+        self._told: set[str] = set()
+        """Notebooks whose owners know that EC2 refuses to stop them."""
 
-    def may_go_on(self, instances: int) -> bool:
-        """Whether there is time for another batch."""
-        wait = self.pace.wait(instances, self._drain._clock()).total_seconds()
-        return not self._ended and wait < self._remaining()
+    def may_go_on(self, batch: Sequence[str] | Sequence[Notebook], *, waits: bool) -> bool:
+        """Whether there is time for another batch; without `waits`, none that EC2's buckets have to fill for."""
+        wait = self.pace.wait(len(batch), self._drain._clock()).total_seconds()
+        return not self.ended and wait < self._remaining() and (waits or wait == 0)
 
     def batch(self, batch: Sequence[str] | Sequence[Notebook]) -> None:
         """Decides, takes, calls EC2 once, and starts the workflows."""
@@ -193,25 +234,31 @@ class _Run:
         taken = self._taken(batch)
         if not taken:
             return
-        refused = drain.call(taken, self)
+        try:
+            refused = drain.call(taken, self)
+        except BaseException:
+            # No answer of EC2's: what else was taken now would be `stopping` for nothing. These are mended.
+            self.ended = True
+            raise
         now = drain._clock()
         stopped = [notebook for notebook in taken if notebook.id not in refused]
-        troubles = [error for error in drain._each(drain.begin_workflow, stopped) if error is not None]
+        for notebook, error in zip(stopped, drain._each(drain.begin_workflow, stopped), strict=True):
+            if error is not None:
+                with about(notebook.id, executions.stop_name(notebook)), self._part():
+                    raise error
         self._counts["stop"] += len(stopped)
-        for notebook in stopped:
-            reason = notebook.stop.reason if notebook.stop else None
-            logger.info("stopped", notebook=notebook.id, instance=notebook.instance_id, reason=reason)
         # If EC2 refuses all of them, it is the deployment that lacks something: its owners cannot help that.
-        everything = len(refused) == len(taken) > _MANY
+        codes = [code for code in refused.values() if not seems_gone(code)]
+        everything = len(codes) == len(taken) > _MANY
         for notebook in taken:
             if notebook.id in refused:
                 self._counts["refused"] += 1
-                drain.refused(notebook, refused[notebook.id], now, tell=not everything)
+                with about(notebook.id), self._part():
+                    tell = not everything and notebook.id not in self._told
+                    drain.refused(notebook, refused[notebook.id], now, tell=tell)
         if everything:
-            self._ended = True
+            self.ended = True
             raise Unavailable(f"EC2 refuses every stop ({', '.join(sorted(set(refused.values())))}).")
-        if troubles:
-            raise troubles[0]
 
     def paced(self, instances: int, call: Callable[[], str | None]) -> str | None:
         """The code of a call that is made when the buckets allow it, noted before: a run that dies has made it."""
@@ -220,7 +267,7 @@ class _Run:
         now = drain._clock()
         self.pace = self.pace.take(instances, now)
         if not drain._sweeps.keep_lease(self._holder, _LEASE, self.pace, now):
-            self._ended = True
+            self.ended = True
             raise Unavailable("Another sweep drains by now.")
         self._counts["stop calls"] += 1
         return call()
@@ -229,7 +276,7 @@ class _Run:
         """EC2 refused a call as one too many."""
         self._counts["throttled"] += 1
         if self._remaining() <= 0:
-            self._ended = True
+            self.ended = True
             raise Unavailable("EC2 takes no more requests just now.")
         self.pace = self.pace.emptied(self._drain._clock())
 
@@ -242,7 +289,7 @@ class _Run:
         now = drain._clock()
         again = [one for one in batch if isinstance(one, Notebook)]
         if again:
-            return again
+            return self._still_to_stop(again)
         look = drain._judging.look([one for one in batch if isinstance(one, str)], now)
         to_stop = [one for one in look.judged if one.decision.action == idleness.STOP]
         self._counts["kept after all"] += len(look.judged) - len(to_stop)
@@ -251,13 +298,49 @@ class _Run:
             if isinstance(result, NodError):
                 self._counts["trouble"] += 1
                 logger.error("stop not begun", notebook=one.notebook.id, reason=result.detail)
+                with about(one.notebook.id), self._part():
+                    raise result
+        self._note_told(one.notebook for one in to_stop)
         return [result for result in results if isinstance(result, Notebook)]
+
+    def _still_to_stop(self, again: Sequence[Notebook]) -> list[Notebook]:
+        """Of those that were found `stopping`, those that still are, by the same stop, as they are now: what came to
+        its end meanwhile may have been woken since."""
+        found, _ = self._drain._due.read([notebook.id for notebook in again])
+        now = {record.notebook.id: record.notebook for record in found}
+        same = [
+            known
+            for one in again
+            if (known := now.get(one.id)) is not None
+            and (known.state, known.stops, known.instance_id) == ("stopping", one.stops, one.instance_id)
+        ]
+        self._counts["stopped meanwhile"] += len(again) - len(same)
+        self._note_told(same)
+        return same
+
+    def _note_told(self, notebooks: Iterable[Notebook]) -> None:
+        self._told |= {one.id for one in notebooks if one.error is not None and one.error.code == STOP_FAILED}
+
+
+def seems_gone(code: str) -> bool:
+    """Whether EC2's code of a refused stop says that there is no such instance, or none that could be stopped."""
+    return code.startswith("InvalidInstanceID") or code == "IncorrectInstanceState"
 
 
 def begin(
-    due: DueNotebooks, notebook: Notebook, stop: Stop, now: datetime, *, look_at: datetime, judged: Judged | None = None
+    due: DueNotebooks,
+    notebook: Notebook,
+    stop: Stop,
+    now: datetime,
+    *,
+    look_at: datetime,
+    judged: Judged | None = None,
+    error: Failure | None = None,
 ) -> Notebook | None:
-    """To `stopping`, with a line of the ledger; the record as it is then. None if it changed since it was read."""
+    """To `stopping`, with a line of the ledger; the record as it is then. None if it changed since it was read.
+
+    `error`: what made this stop necessary. One of before is gone: what failed then says nothing of this stop.
+    """
     after = replace(
         notebook,
         state="stopping",
@@ -267,6 +350,7 @@ def begin(
         due_at=times.to_text(look_at),
         updated_at=times.to_text(now),
         warned=None,
+        error=error,
     )
     changes: dict[str, object] = {
         "state": after.state,
@@ -277,6 +361,7 @@ def begin(
         "due_at": after.due_at,
         "updated_at": after.updated_at,
         "warned": None,
+        "error": {"code": error.code, "message": error.message} if error else None,
     }
     line = judged.line(now) if judged else event(notebook.id, now, "stop", stop.code, stop.reason, by=stop.by)
     return after if due.write(notebook, changes, line=line) else None

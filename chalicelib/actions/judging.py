@@ -10,7 +10,7 @@ from chalicelib import times
 from chalicelib.aws.due import Due, DueNotebooks
 from chalicelib.aws.heartbeats import HeartbeatsTable, Row, limit_text
 from chalicelib.aws.ledger import Event
-from chalicelib.idleness import Decision, Policy, Run, decide, observed
+from chalicelib.idleness import SILENT, Decision, Policy, Run, decide, observed
 from chalicelib.log import logger
 from chalicelib.model import Notebook
 from chalicelib.settings import Settings
@@ -40,6 +40,11 @@ class Judged:
         seen = self.notebook.seen
         beat = f"{seen.boot_id}#{seen.beat}" if seen else "none"
         return f"{self.notebook.run_started_at}#{beat}"
+
+    @property
+    def unprobed(self) -> bool:
+        """Whether it is silent, and the monitor still to be looked after."""
+        return self.decision.code == SILENT and self.due.probed != self.silence
 
     def line(self, now: datetime) -> Event:
         """For the ledger."""
@@ -111,16 +116,18 @@ class Judging:
         if notebook.warned is not None and not notebook.warned.told:
             # Whom no message reached was not warned.
             notebook = replace(notebook, warned=None)
-        try:
-            run = Run.from_notebook(notebook)
-        except ValueError as error:
-            logger.error("record cannot be judged", notebook=notebook.id, reason=str(error))
-            return None
         row = rows.get(self._arn(notebook)) if notebook.instance_id else None
         heartbeat = row.heartbeat if row else None
-        seen = observed(run, heartbeat, now)
+        try:
+            run = Run.from_notebook(notebook)
+            seen = observed(run, heartbeat, now)
+            decision = decide(run, heartbeat, self.policy, now)
+        except (ArithmeticError, ValueError) as error:
+            # No time that can be read, or one that no reckoning can take: it keeps nobody else.
+            logger.error("record cannot be judged", notebook=notebook.id, reason=str(error))
+            return None
         changed = seen.to_record() if seen is not None and seen != run.seen else None
-        return Judged(due, row, decide(run, heartbeat, self.policy, now), changed)
+        return Judged(due, row, decision, changed)
 
     def _limit(self, notebook: Notebook) -> timedelta:
         return self.policy.minutes(notebook.idle_minutes)

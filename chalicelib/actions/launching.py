@@ -12,6 +12,7 @@ from chalicelib.actions.showing import Showing
 from chalicelib.aws.notebooks import Created, NotebooksTable
 from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import FieldError, IdempotencyKeyReused, InvalidFields, QuotaExceeded, Unavailable
+from chalicelib.log import note
 from chalicelib.model import LaunchRequest, Notebook, User
 from chalicelib.names import random_name
 from chalicelib.plan import launch_plan, new_notebook, warnings
@@ -83,6 +84,7 @@ class Launching:
         for attempt in range(_ATTEMPTS):
             created = self._notebooks.create(notebook)
             if created is Created.DONE:
+                note(notebook=notebook.id)
                 return None
             if created is Created.QUOTA:
                 raise QuotaExceeded(_refused(user))
@@ -141,6 +143,7 @@ class Launching:
                 "This Idempotency-Key came with another body before. Take a new key for a new notebook.",
                 [FieldError("Idempotency-Key", "It was used with another body.", "a new key")],
             )
+        note(notebook=known.id)
         if known.state == "requested":
             # The first request may have died between record and start. From here on it cannot take the record back.
             if not self._notebooks.take_over(known):

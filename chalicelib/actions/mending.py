@@ -16,9 +16,10 @@ from chalicelib.aws.due import Due, DueNotebooks
 from chalicelib.aws.instances import Instance, Instances
 from chalicelib.aws.ledger import Event, Ledger, event
 from chalicelib.aws.workflows import Execution, Workflows
+from chalicelib.errors import NodError
 from chalicelib.idleness import Policy
-from chalicelib.log import logger
-from chalicelib.model import Notebook, Stop, due_shard
+from chalicelib.log import about, logger
+from chalicelib.model import START_FAILED, Failure, Notebook, Stop, due_shard
 from chalicelib.settings import Settings
 
 Part = Callable[[], AbstractContextManager[None]]
@@ -64,7 +65,7 @@ class Mending:
         """
         executions: dict[str, Execution | None] = {}
         for record in records:
-            with part():
+            with about(record.notebook.id), part():
                 executions[record.notebook.id] = self._execution(record.notebook)
         known = self._instances.describe(
             [
@@ -79,9 +80,10 @@ class Mending:
         for record in records:
             if record.notebook.id not in executions:
                 continue
-            with part():
+            execution = executions[record.notebook.id]
+            with about(record.notebook.id, execution.name if execution else None), part():
                 instance = known.get(record.notebook.instance_id or "")
-                mend, taken = self._mend(record, executions[record.notebook.id], instance, now)
+                mend, taken = self._mend(record, execution, instance, now)
                 counts[f"mend {mend}"] += 1
                 to_stop += [taken] if taken else []
         return to_stop
@@ -95,7 +97,8 @@ class Mending:
         taken = begin(self._due, notebook, stop, now, look_at=self._look_at(now))
         if taken is None:
             return "taken by another"
-        logger.info("stopped outside", notebook=notebook.id, instance=instance.id, by=stop.by)
+        execution = executions.stop_name(taken)
+        logger.info("stopped outside", notebook=notebook.id, execution=execution, instance=instance.id, by=stop.by)
         self._finish(taken)
         return f"stopped {stop.by}"
 
@@ -144,7 +147,7 @@ class Mending:
         if mend == mends.WAIT:
             self._due.write(notebook, changes)
             return mend, None
-        logger.error("mended", notebook=notebook.id, state=notebook.state, mend=mend, execution=status)
+        logger.error("mended", notebook=notebook.id, state=notebook.state, mend=mend, status=status)
         if mend == mends.SETTLE:
             self._settle(notebook, now)
             return mend, None
@@ -161,6 +164,9 @@ class Mending:
         if counter and (execution is not None or counters[counter] == 0):
             counters[counter] += 1
             changes[counter] = counters[counter]
+        if mend == mends.STOP:
+            # Whether it comes to its turn in this sweep is open.
+            changes["due_at"] = times.to_text(self._look_at(now))
         if not self._due.write(notebook, changes, line=_line(notebook, mend, now)):
             return None
         claimed = replace(
@@ -172,6 +178,15 @@ class Mending:
         )
         if mend == mends.STOP:
             return claimed
+        try:
+            self._start(claimed, mend, execution, now)
+        except NodError:
+            # Nothing runs for it, so it is not to wait as long as one for which something does.
+            self._due.write(claimed, {"due_at": times.to_text(self._look_at(now))})
+            raise
+        return None
+
+    def _start(self, claimed: Notebook, mend: str, execution: Execution | None, now: datetime) -> None:
         if mend == mends.FINISH:
             self._finish(claimed)
         elif mend == mends.START:
@@ -182,7 +197,6 @@ class Mending:
             self._workflows.start(self._settings.terminate_arn, begun.name, begun.input)
         else:
             self._undo(claimed, execution, now)
-        return None
 
     def _execution(self, notebook: Notebook) -> Execution | None:
         settings = self._settings
@@ -214,7 +228,7 @@ class Mending:
         message = "The start did not come to its end. The machine is off and its disk as it was: start it again."
         changes: dict[str, object] = {
             "state": "stopped",
-            "error": {"code": "start_failed", "message": message},
+            "error": {"code": START_FAILED, "message": message},
             "updated_at": times.to_text(now),
             "due": None,
             "due_at": None,
@@ -224,11 +238,12 @@ class Mending:
         told = bool(notebook.notify)
         line = _line(notebook, mends.SETTLE, now)
         if self._due.write(notebook, changes, line=line, leaves=("active",), untold=told) and told:
-            self._telling.tell(notebook.id, "start_failed", now)
+            self._telling.tell(notebook.id, START_FAILED, now)
 
     def _stop_the_start(self, notebook: Notebook, now: datetime) -> Notebook | None:
         reason = "Its start did not come to its end, so nobody knows whether it answers. Start it again."
-        return begin(self._due, notebook, Stop("start_failed", reason, "sweep"), now, look_at=self._look_at(now))
+        stop, error = Stop(START_FAILED, reason, "sweep"), Failure(START_FAILED, reason)
+        return begin(self._due, notebook, stop, now, look_at=self._look_at(now), error=error)
 
     def _gone(self, record: Due, instance: Instance | None, now: datetime) -> str:
         """Its instance was terminated: there is no machine left, and nothing that costs."""

@@ -9,6 +9,9 @@ from chalicelib.aws.faults import as_unavailable
 from chalicelib.errors import NodError
 from chalicelib.log import logger
 
+# What reading and reckoning come to where a row holds what nobody writes.
+_DAMAGE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+
 
 class Parts:
     """Keeps the trouble of each part until the end, when it comes out."""
@@ -18,9 +21,9 @@ class Parts:
 
     @contextmanager
     def part(self) -> Iterator[None]:
-        """Inside, an error of ours or of AWS is logged and kept."""
+        """Inside, what goes wrong is logged and kept, as `as_trouble` makes it."""
         try:
-            with as_unavailable("AWS"):
+            with as_trouble():
                 yield
         except NodError as error:
             self.trouble.append(error)
@@ -30,3 +33,16 @@ class Parts:
         """Raises the first trouble, if there was any."""
         if self.trouble:
             raise self.trouble[0]
+
+
+@contextmanager
+def as_trouble() -> Iterator[None]:
+    """Inside, an error of AWS becomes one of ours, and so does what a damaged row comes to: of one record neither may
+    end the work on the others."""
+    try:
+        with as_unavailable("AWS"):
+            yield
+    except _DAMAGE as error:
+        # Or it is our own mistake, which the traceback is for.
+        logger.exception("a row cannot be worked on")
+        raise NodError(f"A row cannot be worked on ({type(error).__name__}).") from error

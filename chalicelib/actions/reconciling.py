@@ -18,7 +18,7 @@ from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.aws.sweeps import SweepsTable
 from chalicelib.aws.users import UsersTable
 from chalicelib.errors import NodError
-from chalicelib.log import logger
+from chalicelib.log import about, logger
 from chalicelib.model import Notebook, User
 from chalicelib.orphans import Known, Resource, Rules
 from chalicelib.prices import Catalogue
@@ -79,7 +79,9 @@ class Reconciling:
             and orphans.is_orphan(resource, _notebook(resource, records, by_instance))
         ]
         counts["resources"], counts["without owner"] = len(resources), len(without)
-        if orphans.too_many(len(without), len(resources), self._rules):
+        # What is kept for good must not keep the others for good.
+        kept = sum(1 for resource in without if resource.kind == orphans.VOLUME and _reachable(resource, users) is None)
+        if orphans.too_many(len(without) - kept, len(resources), self._rules):
             logger.error(
                 "too many resources without a record: nothing is touched, the records may be lost",
                 resources=len(resources),
@@ -104,7 +106,7 @@ class Reconciling:
     ) -> None:
         rows = self._sweeps.orphans([resource.key for resource in without])
         for resource in without:
-            with part():
+            with about(resource.notebook), part():
                 known = orphans.seen(Known.from_record(rows.get(resource.key, {})), now, self._rules)
                 action = orphans.decide(resource, known, self._rules, now)
                 counts[f"orphan {action}"] += 1
@@ -121,12 +123,8 @@ class Reconciling:
                 self._sweeps.note_orphan(resource.key, known.to_record(), now)
 
     def _act(self, resource: Resource, known: Known, action: str, users: Mapping[str, User], now: datetime) -> Known:
-        if action == orphans.TELL:
-            owner = users.get(resource.owner or "")
-            if owner is not None:
-                self._telling.tell_orphan(owner, resource, orphans.plan(resource, self._rules, now))
-            # Who runs the deployment reads it in the log: that is told too.
-            return replace(known, told_at=now)
+        if action in (orphans.TELL, orphans.KEEP):
+            return self._tell(resource, known, users, now)
         if action not in (orphans.STOP, orphans.REMOVE) or self._has_owner_after_all(resource):
             return known
         stop = action == orphans.STOP
@@ -138,6 +136,21 @@ class Reconciling:
             reason = f"The {resource.kind} {resource.id} belonged to no notebook."
             self._ledger.write([event(resource.notebook, now, action, "orphan", reason)])
         return replace(known, stopped_at=now) if stop else known
+
+    def _tell(self, resource: Resource, known: Known, users: Mapping[str, User], now: datetime) -> Known:
+        """Who runs the deployment reads it in the log: that is told too. The owner may become known, or get an address,
+        later: each look tries again."""
+        owner = _reachable(resource, users)
+        plan = orphans.plan(resource, self._rules, now)
+        if owner is not None and self._telling.tell_orphan(owner, resource, plan):
+            return replace(known, told_at=known.told_at or now, owner_told_at=now)
+        if known.told_at is None and resource.notebook and resource.holds_data:
+            reason = (
+                f"The {resource.kind} {resource.id} belongs to no notebook any more, and nobody could be told. It may "
+                "hold data and is kept, which costs, until who runs this deployment removes it."
+            )
+            self._ledger.write([event(resource.notebook, now, "note", "orphan_kept", reason)])
+        return replace(known, told_at=known.told_at or now)
 
     def _has_owner_after_all(self, resource: Resource) -> bool:
         """Looks once more, right before it acts."""
@@ -159,7 +172,7 @@ class Reconciling:
         ours = {resource.id: resource for resource in resources if resource.kind == orphans.INSTANCE}
         unseen: list[Due] = []
         for record in records.values():
-            with part():
+            with about(record.notebook.id), part():
                 counts["made due"] += self._mending.make_due(record, now)
             notebook = record.notebook
             if notebook.instance_id is None or notebook.state not in _HAVE_ONE:
@@ -168,14 +181,14 @@ class Reconciling:
             if resource is None:
                 unseen.append(record)
                 continue
-            with part():
+            with about(record.notebook.id), part():
                 if record.missing_at is not None:
                     self._mending.found(record)
                 if notebook.state == "stopped" and resource.running:
                     counts[self._runs_unasked(record, resource.id, now)] += 1
         known = self._instances.describe([record.notebook.instance_id or "" for record in unseen])
         for record in unseen:
-            with part():
+            with about(record.notebook.id), part():
                 counts[self._unseen(record, known.get(record.notebook.instance_id or ""), now)] += 1
 
     def _unseen(self, record: Due, instance: Instance | None, now: datetime) -> str:
@@ -199,6 +212,10 @@ class Reconciling:
         self._sweeps.note_orphan(key, known.to_record(), now)
         if now - known.first_seen_at < self._rules.minutes(self._rules.grace):
             return "runs unasked"
+        # EC2 is asked once more: what it listed may be of before the notebook's own stop came to its end.
+        instance = self._instances.describe([instance_id]).get(instance_id)
+        if instance is None or not instance.running:
+            return "stopped meanwhile"
         logger.error("stopped notebook runs", notebook=record.notebook.id, instance=instance_id)
         if (code := self._mending.stop_unasked(record, now, tagged=tagged)) is not None:
             raise NodError(f"EC2 did not stop the instance {instance_id}: {code}.")
@@ -209,6 +226,12 @@ class Reconciling:
         known = orphans.seen(before, now, self._rules)
         self._sweeps.note_orphan(key, known.to_record(), now)
         return known.first_seen_at == now
+
+
+def _reachable(resource: Resource, users: Mapping[str, User]) -> User | None:
+    """The owner that its tag names, if there is a way to tell them."""
+    owner = users.get(resource.owner or "")
+    return owner if owner is not None and owner.channels else None
 
 
 def _notebook(resource: Resource, records: Mapping[str, Due], by_instance: Mapping[str, Due]) -> Notebook | None:

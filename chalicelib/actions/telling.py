@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ from chalicelib.aws.parameters import SlackAddresses
 from chalicelib.aws.topic import Topic
 from chalicelib.aws.users import UsersTable
 from chalicelib.errors import DeliveryFailed, NodError
+from chalicelib.log import note
 from chalicelib.model import EMAIL, SLACK, Notebook, User
 from chalicelib.orphans import Resource
 from chalicelib.retention import expiry
@@ -40,8 +42,8 @@ class Telling:
         self._topic = topic
         self._showing = showing
 
-    def tell(self, notebook_id: str, kind: str, now: datetime) -> bool:
-        """Publishes the message of one kind to the owner. False if there is no one to tell.
+    def tell(self, notebook_id: str, kind: str, now: datetime, *, execution: str | None = None) -> bool:
+        """Publishes the message of one kind to the owner. False if there is no one to tell. `execution`: which tells.
 
         Slack's state is written by the function that delivers to it. What goes wrong comes out, so that who tells can
         try again: nothing that was not published counts as told.
@@ -52,12 +54,14 @@ class Telling:
         if expires_at := expiry(notebook, now):
             self._notebooks.expire(notebook, expires_at)
         if not notebook.notify:
+            # Workflows mark what they end without knowing whether anybody is to be told.
+            self._users.unmark(notebook.owner, "untold", notebook_id)
             return False
         caught_up = kind not in messages.REPEATED
         if caught_up:
             self._users.mark(notebook.owner, "untold", notebook_id)
         confirmed = self._begin_email(notebook) if EMAIL in notebook.notify else False
-        self._publish(notebook, kind, notebook.notify, now)
+        self._publish(notebook, kind, notebook.notify, now, execution)
         if confirmed:
             self._notebooks.set_notification(notebook_id, EMAIL, "sent")
         if caught_up:
@@ -142,7 +146,9 @@ class Telling:
             elif (kind := messages.due(notebook)) is not None and _overdue(notebook, now):
                 self.tell(notebook_id, kind, now)
 
-    def _publish(self, notebook: Notebook, kind: str, channels: Sequence[str], now: datetime) -> None:
+    def _publish(
+        self, notebook: Notebook, kind: str, channels: Sequence[str], now: datetime, execution: str | None = None
+    ) -> None:
         owner = self._users.get(notebook.owner)
         about = messages.About(
             notebook=notebook,
@@ -154,7 +160,7 @@ class Telling:
             minute=self._showing.settings.minute,
             reason=self._showing.reason(notebook, now) if kind in messages.REPEATED else None,
         )
-        self._topic.publish(messages.compose(kind, about, channels))
+        self._topic.publish(replace(messages.compose(kind, about, channels), execution=execution))
 
 
 def _overdue(notebook: Notebook, now: datetime) -> bool:
@@ -171,6 +177,8 @@ def deliver_to_slack(
         DeliveryFailed: a channel could not be told; Lambda retries, and keeps the message at last.
     """
     message = json.loads(text)
+    # What was published before an update may still be on its way.
+    note(notebook=message["id"], execution=message.get("execution"))
     told: list[str] = []
     failures: list[str] = []
     for channel in message["channels"]:

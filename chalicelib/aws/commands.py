@@ -64,4 +64,6 @@ def _command(entry: Mapping[str, Any]) -> Command:
         instance_id=instances[0] if instances else None,
         task_token=tokens[0] if tokens else None,
         requested_at=entry.get("RequestedDateTime"),
+        # The workflows write it there: a token does not say whose it is.
+        execution=entry.get("Comment") or None,
     )

@@ -27,7 +27,7 @@ class Due:
 
     notebook: Notebook
     probed: str | None = None
-    """Which silence the monitor was probed in."""
+    """Which silence the monitor was probed in: written after the probe was sent."""
     missing_at: str | None = None
     """Since when EC2 does not know the instance."""
 
@@ -66,11 +66,11 @@ class DueNotebooks:
         found: list[Due] = []
         damaged: list[str] = []
         for item in batches.read(self._client, self._table, "id", ids, self._sleep):
-            record = from_item(item)
             try:
+                record = from_item(item)
                 notebook = Notebook.from_record(record)
             except (KeyError, TypeError, ValueError):
-                damaged.append(str(record["id"]))
+                damaged.append(item["id"]["S"])
             else:
                 found.append(Due(notebook, rows.text(record, "probed"), rows.text(record, "missing_at")))
         return found, damaged
@@ -122,6 +122,21 @@ class DueNotebooks:
                     ":at": {"S": warned_at},
                     ":due": {"S": times.to_text(due_at)},
                 },
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
+    def probed(self, notebook_id: str, silence: str) -> bool:
+        """Notes that the probe of that silence was sent. False if it is not ready by now."""
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key={"id": {"S": notebook_id}},
+                ConditionExpression="#state = :ready",
+                UpdateExpression="SET probed = :silence",
+                ExpressionAttributeNames={"#state": "state"},
+                ExpressionAttributeValues={":ready": {"S": "ready"}, ":silence": {"S": silence}},
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             return False

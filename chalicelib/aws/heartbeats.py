@@ -9,7 +9,13 @@ from typing import Any
 
 from chalicelib import times
 from chalicelib.aws import batches
+from chalicelib.aws.faults import code_of
 from chalicelib.heartbeats import Heartbeat
+
+# Whoever is root on a machine may fill its row to DynamoDB's 400 KB, which take up to 70 MiB when they are read: no
+# more rows at once than the sweep has memory for.
+_AT_ONCE = 8
+_REFUSED = "ValidationException"
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class HeartbeatsTable:
     def read(self, arns: Sequence[str]) -> dict[str, Row]:
         """The rows of these instances (their ARNs), as they stand now. Raises Unavailable."""
         found: dict[str, Row] = {}
-        for item in batches.read(self._client, self._table, "id", arns, self._sleep):
+        for item in batches.read(self._client, self._table, "id", arns, self._sleep, at_once=_AT_ONCE):
             heartbeat = Heartbeat.from_item(item)
             if heartbeat is not None:
                 row = Row(heartbeat, _said(item, "limit_seconds", "N"), _said(item, "hold_until", "S"))
@@ -40,7 +46,8 @@ class HeartbeatsTable:
         return found
 
     def confirm(self, arn: str, limit: timedelta, hold_until: str | None, now: datetime) -> bool:
-        """Tells a monitor that it was heard, and what holds for it. False if it has no row: it never wrote one."""
+        """Tells a monitor that it was heard, and what holds for it. False if it cannot be told: it has written no row,
+        or one so large that DynamoDB lets nothing be added."""
         change = "SET confirmed = :now, limit_seconds = :limit"
         values = {":now": {"S": times.to_text(now)}, ":limit": {"N": limit_text(limit)}}
         if hold_until is not None:
@@ -58,6 +65,10 @@ class HeartbeatsTable:
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             return False
+        except self._client.exceptions.ClientError as error:
+            if code_of(error) == _REFUSED and "size" in str(error):
+                return False
+            raise
         return True
 
 

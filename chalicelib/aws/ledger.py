@@ -13,6 +13,10 @@ from chalicelib.aws import batches
 from chalicelib.aws.items import Attribute, from_item, to_item
 
 _KEPT, _KEEPS_KEPT = timedelta(days=90), timedelta(days=14)
+# Far below the 400 KB of an item, and what a page of lines can be answered with. A line that is refused would keep the
+# stop from happening that it is written with.
+_MOST_BYTES = 16 * 1024
+_SHORT = 1000
 
 
 @dataclass(frozen=True)
@@ -29,7 +33,10 @@ class Event:
     signals: Mapping[str, object] = field(default_factory=dict)
 
     def to_item(self) -> dict[str, Attribute]:
-        """The row. Two lines of one millisecond differ by four digits, and the same line twice is one row."""
+        """The row. Two lines of one millisecond differ by four digits, and the same line twice is one row.
+
+        One that would be too large goes without its signals, and with the beginning of its reason.
+        """
         digest = zlib.crc32("\n".join((self.action, self.code, self.by, self.reason)).encode()) & 0xFFFF
         at = times.from_text(self.at)
         kept = _KEEPS_KEPT if self.action == "keep" else _KEPT
@@ -46,6 +53,8 @@ class Event:
             record["stops_at"] = self.stops_at
         if at is not None:
             record["expires_at"] = int((at + kept).timestamp())
+        if rows.size(record) > _MOST_BYTES:
+            record |= {"reason": self.reason[:_SHORT], "signals": {"left_out": "too large"}}
         return to_item(record)
 
 
@@ -63,7 +72,8 @@ class Ledger:
         self._sleep = sleep
 
     def write(self, events: Sequence[Event]) -> None:
-        """Adds lines. Raises Unavailable."""
+        """Adds lines. One that DynamoDB refuses keeps none of the others out, and comes out as its error at the end.
+        Raises Unavailable."""
         batches.write(self._client, self._table, [entry.to_item() for entry in events], self._sleep)
 
     def page(self, notebook_id: str, limit: int, cursor: str | None) -> tuple[list[Event], str | None]:

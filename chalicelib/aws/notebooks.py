@@ -8,7 +8,7 @@ from datetime import datetime
 from enum import Enum
 from typing import Any
 
-from chalicelib import times
+from chalicelib import rows, times
 from chalicelib.aws.faults import code_of
 from chalicelib.aws.items import from_item, to_attribute, to_item
 from chalicelib.model import Notebook, Stop, due_shard
@@ -46,6 +46,8 @@ class Waiting:
     id: str
     state: str
     wait_token: str | None
+    execution: str | None
+    """Name of the execution that waits by the token."""
 
 
 class NotebooksTable:
@@ -174,8 +176,9 @@ class NotebooksTable:
         )
         for item in answer["Items"]:
             row = from_item(item)
-            token = row.get("wait_token")
-            return Waiting(str(row["id"]), str(row.get("state")), token if isinstance(token, str) else None)
+            # Executions that were begun before an update wrote the token alone.
+            execution, _, token = (rows.text(row, "wait_token") or "").rpartition(" ")
+            return Waiting(str(row["id"]), str(row.get("state")), token or None, execution or None)
         return None
 
     def begin_deletion(self, notebook: Notebook, now: datetime, look_at: datetime) -> Notebook | None:
@@ -199,11 +202,14 @@ class NotebooksTable:
         )
 
     def begin_stop(self, notebook: Notebook, stop: Stop, now: datetime, look_at: datetime) -> Notebook | None:
-        """From `ready` to `stopping`, with the reason; one more of `stops`. None if it is not ready by now."""
+        """From `ready` to `stopping`, with the reason; one more of `stops`. None if it is not ready by now.
+
+        Who stops it keeps it no longer, also if EC2 then fails to: the hold ends.
+        """
         return self._change(
             notebook.id,
             "#state = :expected",
-            f"SET #state = :next, #stop = :stop, {_DUE}, updated_at = :now REMOVE #error ADD stops :one",
+            f"SET #state = :next, #stop = :stop, {_DUE}, updated_at = :now REMOVE #error, hold_until ADD stops :one",
             {
                 ":expected": "ready",
                 ":next": "stopping",
@@ -217,7 +223,7 @@ class NotebooksTable:
 
     def begin_start(self, notebook: Notebook, now: datetime, look_at: datetime) -> Started:
         """From `stopped` to `starting`, one more of `starts` than `notebook` shows, and counted against its owner's
-        quota: all or nothing."""
+        quota: all or nothing. A hold was of a run before: however that ended, this one begins without."""
         values = {
             ":stopped": "stopped",
             ":starting": "starting",
@@ -240,7 +246,7 @@ class NotebooksTable:
                                 else "(attribute_not_exists(starts) OR starts = :known)"
                             ),
                             "UpdateExpression": f"SET #state = :starting, starts = :next, {_DUE}, updated_at = :now "
-                            "REMOVE #error, warned",
+                            "REMOVE #error, warned, hold_until",
                             "ExpressionAttributeNames": {"#state": "state", "#error": "error"},
                             "ExpressionAttributeValues": to_item(values),
                         }

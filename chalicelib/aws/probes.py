@@ -7,7 +7,7 @@ from typing import Any
 
 from chalicelib.aws.faults import code_of
 
-_AT_ONCE = 50
+AT_ONCE = 50
 _DENIED = "AccessDeniedException"
 
 
@@ -18,19 +18,11 @@ class Probes:
         self._client = client
         self._document = f"nod-{stage}-probe-monitor"
 
-    def send(self, ids: Sequence[str]) -> set[str]:
-        """Sends the probe, and waits for nothing. Those that Systems Manager cannot reach."""
-        unreachable: set[str] = set()
-        for first in range(0, len(ids), _AT_ONCE):
-            part = list(ids[first : first + _AT_ONCE])
-            if not self._send(part):
-                # One that is not online refuses the whole call.
-                unreachable |= {one for one in part if len(part) == 1 or not self._send([one])}
-        return unreachable
-
-    def _send(self, ids: list[str]) -> bool:
+    def send(self, ids: Sequence[str]) -> bool:
+        """Sends the probe to AT_ONCE instances at the most, and waits for nothing. False, with nothing sent, if Systems
+        Manager cannot reach all of them."""
         try:
-            self._client.send_command(DocumentName=self._document, InstanceIds=ids)
+            self._client.send_command(DocumentName=self._document, InstanceIds=list(ids))
         except self._client.exceptions.ClientError as error:
             # Its tag was removed: then the policy says no, to the whole call too.
             if isinstance(error, self._client.exceptions.InvalidInstanceId) or code_of(error) == _DENIED:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from chalicelib.aws.items import from_item, to_attribute, to_item
+from chalicelib.log import logger
 from chalicelib.model import User
 
 
@@ -115,4 +116,10 @@ class UsersTable:
     def _scan(self, arguments: Mapping[str, Any]) -> Iterator[User]:
         for page in self._client.get_paginator("scan").paginate(TableName=self._table, **arguments):
             for item in page["Items"]:
-                yield User.from_record(from_item(item))
+                try:
+                    user = User.from_record(from_item(item))
+                except (KeyError, TypeError, ValueError) as error:
+                    # One row that nobody can read keeps the schedules from no other user.
+                    logger.error("user cannot be read", user=item["name"].get("S"), reason=repr(error))
+                else:
+                    yield user

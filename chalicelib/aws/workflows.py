@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from chalicelib.aws.faults import as_unavailable
+from chalicelib.log import note
 
 # A late or second answer: the workflow has moved on, and there is nothing left to do.
 _LATE = ("TaskTimedOut", "TaskDoesNotExist", "InvalidToken")
@@ -17,6 +18,7 @@ _LATE = ("TaskTimedOut", "TaskDoesNotExist", "InvalidToken")
 class Execution:
     """An execution's `status` (`RUNNING`, `SUCCEEDED`, `FAILED` and so on), and why it failed."""
 
+    name: str
     status: str
     error: str | None
     cause: str | None
@@ -34,6 +36,7 @@ class Workflows:
         Raises:
             Unavailable: it could not be started.
         """
+        note(execution=name)
         # Sorted, so that the same plan is the same text: Step Functions compares the input of equal names.
         text = json.dumps(document, sort_keys=True, separators=(",", ":"))
         with as_unavailable("Step Functions"):
@@ -67,7 +70,7 @@ class Workflows:
                 found = self._client.describe_execution(executionArn=_execution(arn, name))
             except self._client.exceptions.ExecutionDoesNotExist:
                 return None
-        return Execution(found["status"], found.get("error"), found.get("cause"))
+        return Execution(name, found["status"], found.get("error"), found.get("cause"))
 
     def abort(self, arn: str, name: str, error: str, cause: str) -> bool:
         """Aborts the execution `name` of a state machine. False if there is none; one that has ended stays as it is."""
@@ -75,6 +78,7 @@ class Workflows:
             self._client.stop_execution(executionArn=_execution(arn, name), error=error, cause=cause)
         except self._client.exceptions.ExecutionDoesNotExist:
             return False
+        note(execution=name)
         return True
 
     def succeed(self, token: str, output: Mapping[str, object]) -> bool:

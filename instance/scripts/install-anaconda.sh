@@ -15,6 +15,8 @@ DOWNLOAD_ATTEMPTS=8
 # Anaconda asks for 5 GB for an installer of about 1 GB; the rest is for what it unpacks on the way.
 UNPACKED=8
 SPARE_MIB=256
+# Where the server tells no size: more than any installer of Anaconda so far, and it fits on the least disk.
+ASSUMED_MIB=1200
 
 parameter InstallerUrl '^(https://[A-Za-z0-9.-]{1,253}(:[0-9]{1,5})?|http://127[.]0[.]0[.]1(:[0-9]{1,5})?)/[A-Za-z0-9._~/+%@=\&?:,-]*$' \
     "an https address (or one of the machine itself) without spaces, quotes or other signs that a URL encodes"
@@ -47,11 +49,11 @@ fetch() { # more arguments of curl
 size() { stat -c %s "$part" 2>/dev/null || echo 0; }
 
 least_free() { printf '%s\n' "$(free_mib "$CACHE")" "$(free_mib /opt)" | sort -n | head -n 1; }
-need_disk() { # bytes of the installer, of which some are here already
+need_disk() { # bytes of the installer, of which some are here already; a word on where that comes from
     local need=$((($1 * (1 + UNPACKED) - $(size)) / 1048576 + SPARE_MIB)) free
     free=$(least_free)
     [ "$free" -ge "$need" ] ||
-        fail disk_full "The installation needs $need MiB free and the disk has $free: use a volume_gib that is larger by $(((need - free) / 1024 + 1))."
+        fail disk_full "The installation needs $need MiB free${2-} and the disk has $free: use a volume_gib that is larger by $(((need - free) / 1024 + 1))."
 }
 disk_ran_out() {
     [ "$(least_free)" -lt 32 ] || return 0
@@ -59,12 +61,38 @@ disk_ran_out() {
     fail disk_full "The disk ran out of space during $1: use a larger volume_gib."
 }
 
+headers=$NOD_WORK/headers
+whole_size() { # header in lower case, what stands before the size: bytes by the last answer, after redirects; 0: not said
+    local line value=
+    while IFS= read -r line; do
+        case ${line,,} in
+            http/*) value= ;;
+            "$1":*) value=${line#*:} ;;
+        esac
+    done <"$headers"
+    if [[ ${value//[[:space:]]/} =~ ^$2([0-9]{1,12})$ ]]; then echo "$((10#${BASH_REMATCH[1]}))"; else echo 0; fi
+}
+
+: >"$headers"
 length=0
-if fetch --head --output "$NOD_WORK/headers"; then
-    length=$(sed -n 's/^[Cc]ontent-[Ll]ength: *\([0-9]\{1,12\}\).*/\1/p' "$NOD_WORK/headers" | tail -n 1)
-    length=${length:-0}
+if fetch --head --output "$headers"; then length=$(whole_size content-length ''); fi
+code=none
+if [ "$length" = 0 ]; then
+    # An address that is signed for GET refuses HEAD. Who knows no ranges would send all: only the headers are taken.
+    fetch --range 0-0 --max-filesize 1024 --max-time 60 --dump-header "$headers" --output /dev/null \
+        --write-out '%{http_code}' >"$NOD_WORK/code" || true
+    code=$(cat "$NOD_WORK/code")
+    case $code in
+        200) length=$(whole_size content-length '') ;;
+        206) length=$(whole_size content-range 'bytes0-0/') ;;
+    esac
 fi
-need_disk "$length"
+case $length:$code in
+    # The download says it better, if the server refuses that too.
+    0:[!2]*) need_disk 0 ;;
+    0:*) need_disk $((ASSUMED_MIB * 1048576)) " (the server does not tell the installer's size: $ASSUMED_MIB MiB assumed)" ;;
+    *) need_disk "$length" ;;
+esac
 
 download() {
     local try status code

@@ -29,6 +29,11 @@ class Addresses:
                 self._free.append(address)
             return None
 
+    def any_left(self) -> bool:
+        """Whether the next one to ask gets an address."""
+        with self._lock:
+            return any(_usable(address) for address in self._free)
+
     def give_back(self, address: str) -> None:
         """The machine that had it is gone."""
         with self._lock:

@@ -26,7 +26,7 @@ from moto.ec2.models.instances import Instance, InstanceState, MetadataOptions, 
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.utils import filter_iam_instance_profiles
 
-from local.aws.addresses import Addresses
+from local.aws.addresses import PORT, Addresses
 from local.aws.idempotency import Tokens
 from local.aws.metadata import metadata
 from local.background import Background
@@ -150,6 +150,8 @@ class Ec2:
         self._addresses = Addresses()
         self._tokens = Tokens()
         self._lives: dict[str, Life] = {}
+        # As moto has it, before it is corrected: what goes with an instance, its disks above all, goes by this.
+        self._give_up: Callable[[Any], Any] = Instance.__dict__["terminate"]
 
     # What the API asks
 
@@ -301,6 +303,8 @@ class Ec2:
             if life.state.name != "running":
                 return
             ends = life.instance.instance_initiated_shutdown_behavior == "terminate"
+            if ends:
+                self._give_up(life.instance)
             life.instance.state_reason = StateReason(
                 "Client.InstanceInitiatedShutdown: Instance initiated shutdown", "Client.InstanceInitiatedShutdown"
             )
@@ -310,6 +314,7 @@ class Ec2:
         with life.lock:
             if life.state.name in {"shutting-down", "terminated"}:
                 return
+            self._give_up(life.instance)
             life.instance.state_reason = StateReason(reason, reason.partition(":")[0])
             self._end(life, "shutting-down")
 
@@ -371,7 +376,7 @@ class Ec2:
             )
 
     def refusal(self, instance_type: str, zone: str | None) -> tuple[str, str] | None:
-        """Why EC2 would not launch this type in this zone now: error code and message, by the faults."""
+        """Why EC2 would not launch this type in this zone now: error code and message."""
         if self._faults.active("vcpu_limit", instance_type, zone or ""):
             return (
                 "VcpuLimitExceeded",
@@ -383,6 +388,12 @@ class Ec2:
                 "InsufficientInstanceCapacity",
                 f"We currently do not have sufficient {instance_type} capacity in the Availability Zone you requested "
                 f"({zone}). Our system will be working on provisioning additional capacity.",
+            )
+        if not self._addresses.any_left():
+            log.error("no address from 127.0.0.20 on has a free port %d", PORT)
+            return (
+                "InsufficientFreeAddressesInSubnet",
+                "There are not enough free addresses in the subnet to satisfy the requested number of instances.",
             )
         return None
 

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import parse_qs, unquote
 
@@ -39,6 +40,10 @@ THROTTLED = {
 }
 """Each service's own word for "too many requests", and its HTTP status."""
 
+
+SKEW = timedelta(minutes=5)
+"""How far from DynamoDB's own time a request may be signed. Of no other key than the machines' is it looked at: whoever
+else calls runs here, by the same clock."""
 
 SERVICES = ("dynamodb", "ec2", "events", "iam", "sns", "sqs", "ssm", "stepfunctions")
 
@@ -111,7 +116,9 @@ class Front:
         return seen % 2 == 1
 
     def _refused(self, service: str, action: str, environ: dict[str, Any]) -> tuple[str, str, int] | None:
-        """What AWS answers in place of the call, by the faults: code, message and HTTP status."""
+        """What AWS answers in place of the call, by the faults and to a wrong clock: code, message and HTTP status."""
+        if service == "dynamodb" and (out_of_time := _skewed(environ, datetime.now(UTC))) is not None:
+            return "InvalidSignatureException", out_of_time, 400
         if service == "ec2" and action in {"StartInstances", "StopInstances"} and self.ec2 is not None:
             asked = parse_qs(_body(environ).decode("utf-8", "replace"))
             ids = [value for name, values in asked.items() if name.startswith("InstanceId.") for value in values]
@@ -171,6 +178,23 @@ def identify(environ: dict[str, Any]) -> tuple[str, str]:
     if environ.get("CONTENT_TYPE", "").startswith("application/x-www-form-urlencoded"):
         return service, parse_qs(_body(environ).decode("utf-8", "replace")).get("Action", [""])[0]
     return service, ""
+
+
+def _skewed(environ: dict[str, Any], now: datetime) -> str | None:
+    """What DynamoDB says to a machine that signs for another time than its own; None when the time is right."""
+    stamp = environ.get("HTTP_X_AMZ_DATE", "")
+    if f"Credential={ACCESS_KEY}/" not in environ.get("HTTP_AUTHORIZATION", ""):
+        return None
+    try:
+        signed = datetime.strptime(stamp, "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        return "Date must be in ISO-8601 'basic format'."
+    first, last = (f"{moment:%Y%m%dT%H%M%SZ}" for moment in (now - SKEW, now + SKEW))
+    if signed < now - SKEW:
+        return f"Signature expired: {stamp} is now earlier than {first} ({now:%Y%m%dT%H%M%SZ} - 5 min.)"
+    if signed > now + SKEW:
+        return f"Signature not yet current: {stamp} is still later than {last} ({now:%Y%m%dT%H%M%SZ} + 5 min.)"
+    return None
 
 
 def _body(environ: dict[str, Any]) -> bytes:

@@ -180,7 +180,7 @@ def _correct_tokens(patches: Patches) -> None:
 
     def send_task_success(backend: Any, task_token: str, outcome: str) -> None:
         try:
-            json.loads(outcome)
+            json.loads(outcome, parse_constant=_no_constant)
         except (TypeError, ValueError):
             raise _error("InvalidOutput", f"Invalid Output: '{outcome}'") from None
         with answering:
@@ -204,6 +204,11 @@ def _correct_tokens(patches: Patches) -> None:
     patches.set(StepFunctionsParserBackend, "send_task_failure", send_task_failure)
     patches.set(StepFunctionsParserBackend, "send_task_heartbeat", send_task_heartbeat)
     patches.set(StepFunctionResponse, "send_task_failure", failure)
+
+
+def _no_constant(name: str) -> None:
+    # Python reads Infinity and NaN, which are not JSON.
+    raise ValueError(name)
 
 
 def _error(code: str, message: str) -> AWSError:

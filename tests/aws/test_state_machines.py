@@ -10,6 +10,8 @@ import botocore.session
 import pytest
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
+from chalicelib.commands import AWAITED
+from instance.build import documents
 from tests.aws.workflows import NAMES, State, definition, placeholders, states, substitutions
 
 SESSION = botocore.session.get_session()
@@ -18,6 +20,9 @@ SERVICES = {"sfn": "stepfunctions", "states": "stepfunctions"}
 ALL = [state for name in NAMES for state in states(name)]
 TASKS = [s for s in ALL if s.body["Type"] == "Task"]
 SDK = [s for s in TASKS if ":::" in s.body["Resource"]]
+# What workflows.py puts in the place of ${DocumentPrefix}.
+PREFIX = "arn:aws:lambda:us-east-1:123456789012:function:DocumentPrefix"
+LAMBDA = [s for s in TASKS if ":function:" in s.body["Resource"]]
 
 
 def ids(state: State) -> str:
@@ -163,6 +168,85 @@ def test_a_look_at_a_command_is_tried_again_unless_the_command_has_failed(state:
     assert "CommandFailed" in ended["ErrorEquals"] and ended["MaxAttempts"] == 0
     # SDK errors have class names of their own (InternalServerError, ReadTimeoutError), Lambda's end in States.….
     assert rest["ErrorEquals"] == ["States.ALL"] and rest["MaxAttempts"] > 0
+
+
+@pytest.mark.parametrize("state", LAMBDA, ids=ids)
+def test_each_function_is_told_for_whom_and_by_which_execution(state: State) -> None:
+    given = state.body["Parameters"]
+    assert given["run.$"] == "$$.Execution.Name"
+    # The undo's input is EventBridge's, which calls the notebook by the name of its launch.
+    assert given["id.$"] == ("$.name" if state.machine == "undo" else "$.id")
+
+
+@pytest.mark.parametrize("state", [s for s in SDK if "waitForTaskToken" in s.body["Resource"]], ids=ids)
+def test_what_waits_for_an_event_says_its_name_to_the_function_that_hears_of_it(state: State) -> None:
+    given = state.body["Parameters"]
+    if operation(state).name == "SendCommand":
+        assert given["Comment.$"] == "$$.Execution.Name"
+    else:
+        token = given["ExpressionAttributeValues"][":token"]["S.$"]
+        assert token == "States.Format('{} {}', $$.Execution.Name, $$.Task.Token)"
+        assert re.search(r"\bwait_token = :token\b", given["UpdateExpression"])
+
+
+SENT = [s for s in TASKS if "ssm:sendCommand" in s.body["Resource"]]
+# SSM notes the end of a command that ran into its limit some time after it.
+LATE = 60
+
+
+@pytest.mark.parametrize("state", SENT, ids=ids)
+def test_a_command_is_waited_for_until_ssm_itself_has_ended_it(state: State) -> None:
+    document = state.body["Parameters"]["DocumentName"].removeprefix(PREFIX)
+    (step,) = documents()[document]["mainSteps"]
+    own = int(step["inputs"]["timeoutSeconds"]) + state.body["Parameters"]["TimeoutSeconds"]
+    (look,) = [s for s in TASKS if s.machine == state.machine and s.name == f"Look for {state.name}"]
+    assert look.body["Parameters"]["document"] == PREFIX + document
+    pending = look.body["Retry"][0]
+    assert state.body["TimeoutSeconds"] + pending["MaxAttempts"] * pending["IntervalSeconds"] >= own + LATE
+
+
+def test_every_command_that_is_awaited_is_sent_by_a_workflow_that_looks_for_it() -> None:
+    sent = {s.body["Parameters"]["DocumentName"].removeprefix(PREFIX) for s in SENT}
+    assert sent == set(AWAITED) == documents().keys() - {"probe-monitor"}
+
+
+def waits(body: dict[str, Any]) -> float:
+    """How long a state takes at the most, if each call but the last is refused at once."""
+    again = sum(
+        retry["IntervalSeconds"] * retry.get("BackoffRate", 2) ** number
+        for retry in body.get("Retry", ())
+        for number in range(retry["MaxAttempts"])
+    )
+    inside = max((longest(branch) for branch in body.get("Branches", ())), default=0)
+    return again + inside + int(body.get("TimeoutSeconds", 0)) + int(body.get("Seconds", 0))
+
+
+def longest(machine: dict[str, Any]) -> float:
+    """Of all ways through a state machine, a loop once."""
+    found: dict[str, float] = {}
+
+    def after(name: str, came_by: frozenset[str]) -> float:
+        if name in came_by:
+            return 0
+        if name not in found:
+            body = machine["States"][name]
+            following = {body.get("Next"), body.get("Default")}
+            following |= {one["Next"] for key in ("Choices", "Catch") for one in body.get(key, ())}
+            rest = max((after(one, came_by | {name}) for one in following if one), default=0)
+            found[name] = waits(body) + rest
+        return found[name]
+
+    return after(machine["StartAt"], frozenset())
+
+
+def test_a_launch_may_take_as_long_as_its_longest_way_and_has_room_in_its_history() -> None:
+    launch, values = definition("launch"), substitutions("launch")
+    looks = values["InstanceLooks"] * values["LookSeconds"]
+    assert launch["TimeoutSeconds"] >= longest(launch) + looks
+    # Each try is up to five events, each state two; a look at the instance passes five states.
+    tries = [retry["MaxAttempts"] for s in states("launch") for retry in s.body.get("Retry", ())]
+    events = sum(5 * (count + 1) for count in tries) + 2 * len(states("launch"))
+    assert events + values["InstanceLooks"] * 5 * (2 + 5) < 25_000 / 2
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 
+from local.aws import addresses
 from local.cloud import UBUNTU, Cloud
 from tests.local.clouds import Events, client, cloud, no_faults, until  # noqa: F401
 
@@ -62,6 +63,15 @@ def describe(ec2: Any, instance_id: str) -> dict[str, Any]:
     return dict(ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0])
 
 
+def disks_of(ec2: Any, instance_id: str) -> list[str]:
+    found = ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [instance_id]}])
+    return [volume["VolumeId"] for volume in found["Volumes"]]
+
+
+def is_there(ec2: Any, volume_id: str) -> bool:
+    return bool(ec2.describe_volumes(Filters=[{"Name": "volume-id", "Values": [volume_id]}])["Volumes"])
+
+
 @pytest.fixture
 def instance(cloud: Cloud, ec2: Any, template: str) -> Iterator[str]:  # noqa: F811
     asked = fleet(template, {"InstanceType": "t3.medium", "SubnetId": cloud.subnet_ids[0]})
@@ -110,6 +120,21 @@ def test_an_override_sets_the_root_volume(cloud: Cloud, ec2: Any, template: str)
     volumes = ec2.describe_volumes(Filters=[{"Name": "attachment.instance-id", "Values": [instance_id]}])["Volumes"]
     assert [volume["Size"] for volume in volumes] == [30]
     ec2.terminate_instances(InstanceIds=[instance_id])
+
+
+def test_without_a_free_address_nothing_is_launched_and_ec2_says_so(
+    cloud: Cloud,  # noqa: F811
+    ec2: Any,
+    template: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # As when somebody listens on port 8888 of all addresses while the local cloud runs.
+    monkeypatch.setattr(addresses, "_usable", lambda _: False)
+    made = ec2.create_fleet(**fleet(template, {"InstanceType": "t3.medium", "SubnetId": cloud.subnet_ids[0]}))
+    assert [error["ErrorCode"] for error in made["Errors"]] == ["InsufficientFreeAddressesInSubnet"]
+    assert made["Instances"] == []
+    with pytest.raises(ClientError, match="InsufficientFreeAddressesInSubnet"):
+        ec2.run_instances(LaunchTemplate={"LaunchTemplateId": template}, ImageId=IMAGE, MinCount=1, MaxCount=1)
 
 
 def test_the_ladder_is_walked_in_order_and_refusals_are_data(
@@ -236,8 +261,11 @@ def test_run_instances_takes_what_the_launch_template_says_unless_the_request_sa
     machines = cloud.fake_machines.machines  # type: ignore[attr-defined]
     for instance_id, end in ((ends, "terminated"), (stays, "stopped")):
         until(lambda one=instance_id: one in machines and machines[one].running)
+        (disk,) = disks_of(ec2, instance_id)
         machines[instance_id].power_off_from_inside()
         until(lambda one=instance_id, last=end: state(ec2, one) == last)
+        assert describe(ec2, instance_id)["StateReason"]["Code"] == "Client.InstanceInitiatedShutdown"
+        assert is_there(ec2, disk) is (end == "stopped")
     cloud.faults.on("no_capacity:t3.large")
     with pytest.raises(ClientError) as raised:
         ec2.run_instances(**{key: value for key, value in by_own.items() if key != "InstanceType"})
@@ -347,8 +375,10 @@ def test_an_instance_is_lost_by_the_fault(cloud: Cloud, ec2: Any, template: str)
     cloud.faults.on("instance_lost")
     asked = fleet(template, {"InstanceType": "t3.medium", "SubnetId": cloud.subnet_ids[0]})
     instance_id = ec2.create_fleet(**asked)["Instances"][0]["InstanceIds"][0]
+    (disk,) = disks_of(ec2, instance_id)
     until(lambda: state(ec2, instance_id) == "terminated", 6)
     assert describe(ec2, instance_id)["StateReason"]["Code"] == "Server.InternalError"
+    assert not is_there(ec2, disk), "EC2 deletes with an instance what it would delete with one that was terminated"
 
 
 def test_the_metadata_names_the_instance(cloud: Cloud, ec2: Any, instance: str) -> None:  # noqa: F811

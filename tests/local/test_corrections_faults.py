@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from instance.files.monitor import Credentials, HeartbeatError, HeartbeatTable, Instance
 from local.aws.metadata import ACCESS_KEY
 from local.cloud import UBUNTU, Cloud
 from tests.local.clouds import Events, client, cloud, no_faults, opened, until  # noqa: F401
@@ -184,6 +186,31 @@ def test_heartbeat_of_a_machine_is_lost_and_nobody_elses_write(
         beat(monitor, "i-2")
     for name in ("i-1", "i-2"):
         tables.delete_item(TableName=HEARTBEATS, Key={"id": {"S": arn.replace("i-1", name)}})
+
+
+@pytest.mark.parametrize(
+    ("minutes", "words"),
+    [(-6, "Signature expired"), (-4, None), (4, None), (6, "Signature not yet current"), (-1e6, "Signature expired")],
+)
+def test_what_a_machine_signs_for_another_time_is_refused(
+    cloud: Cloud,  # noqa: F811
+    tables: Any,
+    minutes: float,
+    words: str | None,
+) -> None:
+    arn = "arn:aws:ec2:us-east-1:123456789012:instance/i-late"
+    instance = Instance(arn, None, Credentials(ACCESS_KEY, "local", "local"))
+    table = HeartbeatTable(HEARTBEATS, "us-east-1", cloud.aws_url)
+    at = datetime.now(UTC) + timedelta(minutes=minutes)
+    if words is None:
+        assert table.write(instance, {"boot_id": "b"}, at).row["boot_id"] == {"S": "b"}
+    else:
+        with pytest.raises(HeartbeatError, match=f"400.*InvalidSignatureException.*{words}") as raised:
+            table.write(instance, {"boot_id": "b"}, at)
+        assert raised.value.date is not None
+        assert abs((raised.value.date - datetime.now(UTC)).total_seconds()) < 60, "it says what time it is"
+    assert ("Item" in tables.get_item(TableName=HEARTBEATS, Key={"id": {"S": arn}})) is (words is None)
+    tables.delete_item(TableName=HEARTBEATS, Key={"id": {"S": arn}})
 
 
 def test_sweep_that_is_dead_is_not_run_and_the_other_schedules_are(cloud: Cloud) -> None:  # noqa: F811

@@ -224,9 +224,10 @@ def test_a_token_is_answered_once(sfn: Any, tokens: Tokens) -> None:
     with pytest.raises(ClientError) as raised:
         sfn.send_task_success(taskToken="never-was", output="{}")
     assert raised.value.response["Error"]["Code"] == "InvalidToken"
-    with pytest.raises(ClientError) as raised:
-        sfn.send_task_success(taskToken=token, output="no json")
-    assert raised.value.response["Error"]["Code"] == "InvalidOutput"
+    for none in ("no json", '{"x": Infinity}', "[NaN]"):
+        with pytest.raises(ClientError) as raised:
+            sfn.send_task_success(taskToken=token, output=none)
+        assert raised.value.response["Error"]["Code"] == "InvalidOutput"
 
 
 def test_a_failure_by_token_keeps_its_cause(sfn: Any, tokens: Tokens) -> None:

@@ -80,9 +80,34 @@ def free_port() -> int:
         return int(s.getsockname()[1])
 
 
+def processes() -> dict[tuple[int, str], tuple[int, str]]:
+    """Parent and command line of all that runs, by pid and start: a pid alone may be given again."""
+    found = {}
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            stat = (process / "stat").read_text().rpartition(")")[2].split()
+            line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if stat[0] != "Z":
+            found[int(process.name), stat[19]] = int(stat[1]), line
+    return found
+
+
+def started_by(pid: int) -> dict[tuple[int, str], str]:
+    """Command lines of what a process started, and what that started."""
+    running = processes()
+    pids, found = {pid}, {}
+    while new := {key: line for key, (parent, line) in running.items() if parent in pids and key not in found}:
+        found |= new
+        pids |= {key[0] for key in new}
+    return found
+
+
 def left_of(state: Path) -> list[str]:
     """Mounts and processes that belong to the local cloud of this folder."""
-    left = [line for line in Path("/proc/mounts").read_text().splitlines() if str(state) in line]
+    mounts = Path("/proc/mounts").read_text().replace("\\040", " ").splitlines()
+    left = [line for line in mounts if str(state) in line]
     for process in Path("/proc").glob("[0-9]*"):
         try:
             line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
@@ -148,6 +173,34 @@ def test_ctrl_c_in_the_middle_of_a_launch_leaves_nothing(
     demo.process.send_signal(signal.SIGINT)
     assert demo.process.wait(30) in {0, 130}
     assert "Traceback" not in demo.output()
+    assert left_of(state) == []
+
+
+def test_kill_in_the_middle_of_a_launch_leaves_no_process_not_even_the_client(
+    tmp_path: Path, image: Path, installer: Any, demos: list[Demo]
+) -> None:
+    state = tmp_path / "state of mine"
+    demo = Demo(state)
+    demos.append(demo)
+    wait_until(lambda: "Install Anaconda: running" in demo.output(), 120, demo.output)
+    started = started_by(demo.process.pid)
+    assert any(" -m nod request " in line for line in started.values()), started
+    assert any(line.startswith("systemd-nspawn ") for line in started.values()), started
+    demo.process.kill()
+    demo.process.wait()
+
+    def left() -> list[str]:
+        running = processes()
+        return [f"{key[0]}: {line}" for key, line in started.items() if key in running] + left_of(state)
+
+    wait_until(lambda: left() == [], 10, lambda: f"left after kill -9: {left()}")
+    assert "Cannot reach" not in demo.output()
+
+    again = Demo(state)
+    demos.append(again)
+    again.link()
+    again.process.send_signal(signal.SIGINT)
+    assert again.process.wait(30) in {0, 130}
     assert left_of(state) == []
 
 

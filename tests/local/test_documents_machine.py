@@ -44,6 +44,9 @@ class Outside:
         self.heartbeats: list[dict[str, Any]] = []
         self.ranges: list[str | None] = []
         self.cut_after: int | None = None
+        self.refuses_heads = False
+        self.knows_ranges = True
+        self.tells_sizes = True
         outside = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -62,25 +65,36 @@ class Outside:
 
             def do_GET(self) -> None:
                 content = installer.read_bytes()
-                asked = self.headers["Range"]
-                start = int(re.findall(r"\d+", asked)[0]) if asked else 0
+                asked = self.headers["Range"] if outside.knows_ranges else None
+                start, *last = map(int, re.findall(r"\d+", asked)) if asked else [0]
+                if self.command == "HEAD" and outside.refuses_heads:
+                    self._head(403, 0)
+                    return
                 if self.path != "/installer.sh" or start >= len(content):
                     self._head(416 if start else 404, 0)
                     return
-                span = f"bytes {start}-{len(content) - 1}/{len(content)}" if asked else None
-                self._head(206 if asked else 200, len(content) - start, span)
+                stop = min(last[0] + 1, len(content)) if last else len(content)
+                whole = len(content) if outside.tells_sizes else "*"
+                self._head(206 if asked else 200, stop - start, f"bytes {start}-{stop - 1}/{whole}" if asked else None)
                 if self.command == "HEAD":
                     return
-                outside.ranges.append(asked)
-                end = len(content) if outside.cut_after is None else start + outside.cut_after
-                self.wfile.write(content[start:end])
-                self.close_connection = end < len(content)
+                outside.ranges.append(self.headers["Range"])
+                end = stop if outside.cut_after is None else min(stop, start + outside.cut_after)
+                try:
+                    self.wfile.write(content[start:end])
+                except ConnectionError:
+                    # Who only wants the headers hangs up.
+                    end = 0
+                self.close_connection = end < stop or not outside.tells_sizes
 
             def _head(self, status: int, length: int, span: str | None = None) -> None:
                 self.send_response(status)
                 if span:
                     self.send_header("Content-Range", span)
-                self.send_header("Content-Length", str(length))
+                if outside.tells_sizes or span:
+                    self.send_header("Content-Length", str(length))
+                else:
+                    self.send_header("Connection", "close")
                 self.end_headers()
 
         self.server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
@@ -473,6 +487,33 @@ def test_a_disk_too_small_is_seen_before_the_download(
     assert refused["code"] == "disk_full"
     assert "volume_gib" in refused["message"]
     assert outside.ranges == []
+
+
+@pytest.mark.parametrize(
+    ("refuses_heads", "knows_ranges", "tells_sizes"),
+    [(True, True, True), (True, False, True), (True, True, False), (True, False, False), (False, False, False)],
+)
+def test_a_disk_too_small_is_seen_whatever_the_server_tells(
+    small: Machine,
+    parameters: dict[str, str],
+    outside: Outside,
+    installer: Installer,
+    monkeypatch: pytest.MonkeyPatch,
+    refuses_heads: bool,
+    knows_ranges: bool,
+    tells_sizes: bool,
+) -> None:
+    monkeypatch.setattr(outside, "refuses_heads", refuses_heads)
+    monkeypatch.setattr(outside, "knows_ranges", knows_ranges)
+    monkeypatch.setattr(outside, "tells_sizes", tells_sizes)
+    outside.ranges.clear()
+    refused = answer(execute(small, "install-anaconda", parameters))
+    assert refused["code"] == "disk_full"
+    size = installer.path.stat().st_size if tells_sizes else 1200 * 1024**2
+    assert f"needs {size * 9 // 1024**2 + 256} MiB" in refused["message"]
+    assert ("1200 MiB assumed" in refused["message"]) is not tells_sizes
+    assert outside.ranges == ["bytes=0-0"], "nothing is downloaded"
+    assert shell(small, "ls -A /var/cache/nod") == ""
 
 
 def test_an_installer_with_another_checksum_is_deleted(

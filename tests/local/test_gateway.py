@@ -106,6 +106,144 @@ def test_what_is_no_http_is_a_problem_detail_and_the_next_one_is_served(
     assert ask(api, "GET", "/health")[0] == 200
 
 
+HEAD = b"POST /notebooks HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nAuthorization: Bearer %s\r\n"
+
+
+def calls(cloud: Cloud) -> int:  # noqa: F811
+    return cloud.lambdas.counts.get("nod-local-api", 0)
+
+
+def posted(cloud: Cloud, framing: bytes, body: bytes = b"{}", *, half_closed: bool = False) -> bytes:  # noqa: F811
+    """The answer to a launch whose length is said like this, up to the end of the connection."""
+    with socket.create_connection(("127.0.0.1", cloud.api_port), timeout=10) as connection:
+        connection.sendall(HEAD % cloud.token.encode() + framing + b"\r\n\r\n" + body)
+        if half_closed:
+            connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while chunk := connection.recv(65_536):
+            received += chunk
+    return received
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"Content-Length: 10", b"{}"),
+        (b"Content-Length: 1", b""),
+        (b"Transfer-Encoding: chunked", b"2\r\n{}\r\n"),
+        (b"Transfer-Encoding: chunked", b"2\r\n{}\r\n0\r\n"),
+        (b"Transfer-Encoding: chunked", b"a\r\n{}"),
+        (b"Transfer-Encoding: chunked", b"2"),
+    ],
+)
+def test_a_body_that_is_cut_short_starts_nothing_and_gets_no_answer(
+    cloud: Cloud,  # noqa: F811
+    api: http.client.HTTPConnection,
+    framing: bytes,
+    body: bytes,
+) -> None:
+    before = calls(cloud)
+    assert posted(cloud, framing, body, half_closed=True) == b""
+    assert calls(cloud) == before
+    assert ask(api, "GET", "/health")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "framing",
+    [
+        b"Content-Length: 2\r\nContent-Length: 3",
+        b"Content-Length: 3\r\nContent-Length: 2",
+        b"Content-Length: 2, 3",
+        b"Content-Length: -2",
+        b"Content-Length: +2",
+        b"Content-Length: 0_2",
+        b"Content-Length: 0x2",
+        b"Content-Length: 2.0",
+        b"Content-Length: 2 2",
+        b"Content-Length:",
+        b"Content-Length : 2",
+        b"Content-Length: \xb2",
+        b"Content-Length: 2\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: gzip, chunked",
+        b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked",
+        b"Transfer-Encoding: xchunked",
+        b"Transfer-Encoding: identity",
+    ],
+)
+def test_a_length_that_is_in_doubt_is_refused_and_starts_nothing(cloud: Cloud, framing: bytes) -> None:  # noqa: F811
+    before = calls(cloud)
+    answer = posted(cloud, framing)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in answer
+    assert b"\r\nConnection: close\r\n" in answer
+    assert answer.count(b"HTTP/1.1") == 1, "what follows is not read for another request"
+    assert calls(cloud) == before
+
+
+@pytest.mark.parametrize(
+    "chunks",
+    [
+        b"+2\r\n{}\r\n0\r\n\r\n",
+        b"0x2\r\n{}\r\n0\r\n\r\n",
+        b"0_2\r\n{}\r\n0\r\n\r\n",
+        b"-2\r\n{}\r\n0\r\n\r\n",
+        b"\r\n{}\r\n0\r\n\r\n",
+        b"2\r\n{}}\r\n0\r\n\r\n",
+        b"2;" + b"x" * 10_000 + b"\r\n{}\r\n0\r\n\r\n",
+        b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+    ],
+)
+def test_a_chunk_whose_length_is_in_doubt_is_refused_and_starts_nothing(
+    cloud: Cloud,  # noqa: F811
+    chunks: bytes,
+) -> None:
+    before = calls(cloud)
+    answer = posted(cloud, b"Transfer-Encoding: chunked", chunks)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"application/problem+json" in answer
+    assert calls(cloud) == before
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"Content-Length: " + b"9" * 5000, b"{}"),
+        (b"Transfer-Encoding: chunked", b"f" * 5000 + b"\r\n{}"),
+    ],
+)
+def test_a_length_that_no_body_has_is_too_large(cloud: Cloud, framing: bytes, body: bytes) -> None:  # noqa: F811
+    answer = posted(cloud, framing, body)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"application/problem+json" in answer
+
+
+@pytest.mark.parametrize(
+    ("framing", "body"),
+    [
+        (b"Content-Length: 2\r\nContent-Length: 2", b"[]"),
+        (b"Content-Length: 2, 2", b"[]"),
+        (b"content-length: 000002 ", b"[]"),
+        (b"Transfer-Encoding: Chunked", b"0002 ;a=b\r\n[]\r\n0\r\nX: y\r\n\r\n"),
+    ],
+)
+def test_a_length_that_is_said_strangely_and_truly_reaches_the_app(
+    cloud: Cloud,  # noqa: F811
+    framing: bytes,
+    body: bytes,
+) -> None:
+    before = calls(cloud)
+    answer = posted(cloud, framing + b"\r\nConnection: close", body)
+    assert answer.startswith(b"HTTP/1.1 4")
+    assert b"object" in answer, "the app read the body, and takes no list"
+    assert calls(cloud) == before + 1
+
+
+def test_a_form_of_several_parts_is_for_the_app_to_refuse(cloud: Cloud, api: http.client.HTTPConnection) -> None:  # noqa: F811
+    kind = "multipart/form-data; boundary=x"
+    status, _, _ = ask(api, "POST", "/notebooks", b"--x--", Content_Type=kind, Authorization=f"Bearer {cloud.token}")
+    assert status == 415
+
+
 def test_a_chunked_body_arrives_whole(api: http.client.HTTPConnection, cloud: Cloud) -> None:  # noqa: F811
     api.request(
         "POST",

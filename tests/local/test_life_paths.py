@@ -8,6 +8,7 @@ from __future__ import annotations
 import threading
 import uuid
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -79,6 +80,10 @@ def kinds(town: Town, notebook: str) -> list[str]:
     return [m["kind"] for m in told(town.cloud) if m["id"] == notebook]
 
 
+def untold(town: Town, notebook: str) -> bool:
+    return notebook in town.user().get("untold", {}).get("SS", [])
+
+
 def active(town: Town) -> list[str]:
     return list(town.user().get("active", {}).get("SS", []))
 
@@ -99,6 +104,26 @@ def put(town: Town, notebook: str, state: str, remove: str = "") -> None:
         ExpressionAttributeNames={"#state": "state"},
         ExpressionAttributeValues={":state": {"S": state}},
     )
+
+
+def ran_days_ago(town: Town, notebook: str) -> None:
+    """Has its one run so far be long ago."""
+    ready, off = ((datetime.now(UTC) - timedelta(days=days)).strftime("%Y-%m-%dT%H:%M:%S.000Z") for days in (20, 19))
+    town.tables.update_item(
+        TableName="nod-local-notebooks",
+        Key={"id": {"S": notebook}},
+        UpdateExpression="SET ready_at = :ready, runs[0].started_at = :ready, "
+        "runs[0].stopped_at = :off, stopped_at = :off",
+        ExpressionAttributeValues={":ready": {"S": ready}, ":off": {"S": off}},
+    )
+
+
+def assert_ran_since(town: Town, notebook: str, began: datetime, cost_before: float) -> None:
+    """Its second run is of now, and costs no more than that."""
+    _, run = town.record(notebook)["runs"]["L"]
+    started, ended = (datetime.fromisoformat(run["M"][key]["S"]) for key in ("started_at", "stopped_at"))
+    assert began - timedelta(seconds=1) <= started <= ended
+    assert town.person.show(notebook)["cost"]["so_far"] == pytest.approx(cost_before, abs=0.01)
 
 
 def state_of(town: Town, notebook: str) -> str:
@@ -207,6 +232,7 @@ def test_stop_finds_a_machine_that_is_gone(town: Town, notebook: str) -> None:
     assert notebook not in town.user().get("owned", {}).get("SS", [])
     assert kinds(town, notebook)[-1] == "failed"
     assert "due" not in town.record(notebook)
+    assert not untold(town, notebook)
 
 
 def test_machine_that_ec2_does_not_know_is_gone_after_a_second_look(
@@ -217,12 +243,33 @@ def test_machine_that_ec2_does_not_know_is_gone_after_a_second_look(
     put(town, notebook, "stopping", remove="instance_id")
     assert town.run("stop", **nowhere)["status"] == "SUCCEEDED"
     assert town.record(notebook)["error"]["M"]["code"]["S"] == "instance_gone"
+    assert untold(town, notebook), "nobody could be told yet"
 
 
-def test_stop_is_done_when_its_message_cannot_be_sent(town: Town, notebook: str, broken: Callable[[str], None]) -> None:
+def test_stop_is_done_when_its_message_cannot_be_sent_and_the_schedule_sends_it_later(
+    town: Town, notebook: str, broken: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not untold(town, notebook)
     broken("tell_owner")
     assert post(town, notebook, "stop") == 202
     wait(town, notebook, "stopped")
+    assert untold(town, notebook)
+    assert kinds(town, notebook) == ["ready"]
+    monkeypatch.undo()
+    monkeypatch.setattr("chalicelib.actions.telling.OVERDUE", timedelta(0))
+    town.cloud.run_schedules()
+    wait_until(lambda: not untold(town, notebook), 60, "not noted as told")
+    # The cloud's own schedule may have run beside this one.
+    assert set(kinds(town, notebook)) == {"ready", "stopped"}
+
+
+def test_stop_that_nobody_is_told_of_is_nothing_untold(town: Town) -> None:
+    quiet = town.launch(name="quiet", notify=[])
+    town.person.wait(quiet, "ready", seconds=180)
+    town.settle()
+    assert post(town, quiet, "stop") == 202
+    wait(town, quiet, "stopped")
+    assert not untold(town, quiet)
 
 
 def test_stop_failed_is_recorded_when_its_message_cannot_be_sent(
@@ -468,11 +515,27 @@ def test_machine_that_is_never_running_is_given_up(town: Town, stopped: str) -> 
     town.cloud.slow_pending(DELAYS.pending)
 
 
-def test_start_without_a_public_address_is_stopped_again(town: Town, stopped: str) -> None:
+def test_start_without_a_public_address_is_stopped_again_and_costs_what_it_ran(town: Town, stopped: str) -> None:
+    ran_days_ago(town, stopped)
+    before = town.person.show(stopped)["cost"]["so_far"]
+    began = datetime.now(UTC)
     town.cloud.without_addresses(True)
     assert post(town, stopped, "start") == 202
     seen = wait(town, stopped, "stopped")
     assert "public address" in seen["error"]["message"]
+    assert_ran_since(town, stopped, began, before)
+
+
+def test_start_that_was_never_seen_running_is_no_run_since_the_launch(town: Town, stopped: str) -> None:
+    """As the sweep takes it over: `stopping`, after a start that ended before it wrote when its run began."""
+    ran_days_ago(town, stopped)
+    before = town.person.show(stopped)["cost"]["so_far"]
+    began = datetime.now(UTC)
+    town.ec2.start_instances(InstanceIds=[town.record(stopped)["instance_id"]["S"]])
+    wait_until(lambda: state_of(town, stopped) == "running", 60, "it does not run")
+    put(town, stopped, "stopping")
+    assert town.run("stop", **given(town, stopped, call=True))["status"] == "SUCCEEDED"
+    assert_ran_since(town, stopped, began, before)
 
 
 def test_start_of_what_runs_already_takes_it_as_it_is(town: Town, stopped: str) -> None:

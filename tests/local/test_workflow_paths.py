@@ -108,6 +108,39 @@ def test_failure_of_any_document_is_told_with_its_own_code(town: Town, document:
     }
     seen = town.failed(town.launch(), "disk_full")
     assert seen["error"]["message"].startswith("The disk is full")
+    assert of_state(seen, "failed") == [document.replace("-", "_")]
+
+
+def of_state(seen: dict[str, Any], state: str) -> list[str]:
+    return [step["name"] for step in seen["steps"] if step["state"] == state]
+
+
+@pytest.mark.parametrize(
+    ("fails", "cut"),
+    [
+        ("configure-tls", ["install_anaconda"]),
+        ("start-monitor", ["install_anaconda"]),
+        ("install-anaconda", ["configure_tls"]),
+    ],
+)
+def test_step_that_another_one_cut_off_has_not_failed(town: Town, fails: str, cut: list[str]) -> None:
+    town.machines.seconds = {step.replace("_", "-"): 30 for step in cut}
+    town.machines.results[fails] = {"ok": False, "code": "disk_full", "message": "The disk is full: ask for more."}
+    notebook = town.launch()
+    seen = town.failed(notebook, "disk_full")
+    assert (of_state(seen, "failed"), of_state(seen, "cancelled")) == ([fails.replace("-", "_")], cut)
+    (arn,) = [e for e in town.executions("launch") if e.endswith(notebook)]
+    ended = town.sfn.describe_execution(executionArn=arn)
+    assert json.loads(ended["cause"])["Error"] == "StepFailed"
+
+
+def test_creation_that_ec2_refuses_is_the_step_that_failed(town: Town) -> None:
+    town.cloud.faults.on("no_capacity")
+    answer = town.person.request().json()
+    assert of_state(answer, "running") == ["create_instance"]
+    seen = town.failed(answer["id"], "insufficient_capacity")
+    assert of_state(seen, "failed") == ["create_instance"]
+    assert len(of_state(seen, "waiting")) == 6
 
 
 @pytest.mark.parametrize("garbage", ["", "no json", '{"ok": tru', '[1]\n{"ok": false}', "\x00\x1b[31m", "x" * 30_000])
@@ -180,9 +213,11 @@ def test_undo_of_a_notebook_that_is_ready_leaves_it_alone(town: Town) -> None:
 def test_undo_without_a_record_removes_what_bears_the_tag(town: Town) -> None:
     notebook = town.launch()
     town.person.wait(notebook, "ready", seconds=180)
+    assert len(town.volumes(notebook)) == 1
     town.tables.delete_item(TableName="nod-local-notebooks", Key={"id": {"S": notebook}})
     assert town.run("undo", name=notebook, status="ABORTED", error=None, cause=None)["status"] == "SUCCEEDED"
     assert town.instances(notebook) == []
+    assert town.volumes(notebook) == []
 
 
 def test_launch_is_undone_when_its_failure_cannot_be_explained(town: Town, broken: Callable[[str], None]) -> None:
@@ -246,6 +281,7 @@ def test_undo_and_delete_are_done_when_their_message_cannot_be_sent(town: Town, 
     failed = town.launch()
     assert town.person.wait(failed, "failed", seconds=180)["error"]["code"] == "insufficient_capacity"
     town.settle()
+    assert {ready, failed} <= set(town.user()["untold"]["SS"]), "the schedule tells it later"
 
 
 def test_delete_removes_the_machine_frees_the_quota_and_tells(town: Town) -> None:
@@ -274,6 +310,7 @@ def test_delete_during_the_launch_leaves_nothing(town: Town) -> None:
     town.person.wait(notebook, "terminated", "failed", seconds=180)
     town.settle()
     assert town.instances(notebook) == []
+    assert town.volumes(notebook) == []
 
 
 def test_delete_while_a_command_runs_ends_the_launch_at_once(town: Town) -> None:
@@ -286,6 +323,8 @@ def test_delete_while_a_command_runs_ends_the_launch_at_once(town: Town) -> None
 
     wait_until(installs_and_nothing_else, 60, "no installation")
     assert town.person.delete(notebook, "late").status_code == 202
+    cut = town.person.show(notebook)
+    assert (of_state(cut, "failed"), of_state(cut, "cancelled")) == ([], ["install_anaconda"])
     (arn,) = [e for e in town.executions("launch") if e.endswith(notebook)]
     town.ended(arn, 20)
     assert town.sfn.describe_execution(executionArn=arn)["status"] == "ABORTED"
@@ -339,6 +378,15 @@ def test_launch_notes_when_its_run_began_and_has_the_sweep_look_at_it(town: Town
     assert record["run_started_at"] == record["steps"]["M"]["start_instance"]["M"]["finished_at"]
     assert record["due_at"] == record["ready_at"] == record["seen"]["M"]["at"]
     assert record["due"]["S"].isdecimal()
+
+
+def test_disk_of_a_launch_bears_whose_it_is(town: Town) -> None:
+    notebook = town.launch(name="disk")
+    instance = town.person.wait(notebook, "ready", seconds=180)["instance_id"]
+    here = [{"Name": "attachment.instance-id", "Values": [instance]}]
+    (disk,) = town.ec2.describe_volumes(Filters=here)["Volumes"]
+    tags = {tag["Key"]: tag["Value"] for tag in disk["Tags"]}
+    assert tags == {"Name": "nod-disk", "nod:deployment": "local", "nod:notebook": notebook, "nod:owner": "demo"}
 
 
 def test_launch_whose_machine_switches_itself_off_is_undone_at_once(town: Town) -> None:

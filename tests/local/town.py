@@ -15,6 +15,7 @@ from local.aws.metadata import ACCESS_KEY
 from local.cloud import Cloud
 from local.delays import Delays
 from tests.aws.workflows import NAMES
+from tests.lines import Line, wrong
 from tests.local.person import Person, wait_until
 from tests.local.scripted import FINGERPRINT, RESULTS, ScriptedMachine, ScriptedMachines
 
@@ -42,6 +43,15 @@ QUICK = {
     "AnswerRounds": 2,
 }
 DELAYS = Delays(visible=0.05, pending=0.3, agent=0.3, stopping=0.1, invocation=0.05, retry=0.1, delivery_retry=0.05)
+OF_WORKFLOWS = (
+    "owner told",
+    "launch failed",
+    "start failed",
+    "stop failed",
+    "password failed",
+    "command ended",
+    "answered by an error",
+)
 
 
 class Town:
@@ -103,6 +113,10 @@ class Town:
         found = self.sfn.list_executions(stateMachineArn=self.arn(machine), maxResults=1000)["executions"]
         return [e["executionArn"] for e in found]
 
+    def lines(self) -> list[Line]:
+        """What the functions have logged so far."""
+        return _lines(self.cloud.state)
+
     def instances(self, notebook_id: str) -> list[dict[str, Any]]:
         found = self.ec2.describe_instances(
             Filters=[
@@ -111,6 +125,11 @@ class Town:
             ]
         )
         return [i for r in found["Reservations"] for i in r["Instances"]]  # type: ignore[misc]
+
+    def volumes(self, notebook_id: str) -> list[str]:
+        """The ids of the disks that bear the notebook's tag, attached or not."""
+        found = self.ec2.describe_volumes(Filters=[{"Name": "tag:nod:notebook", "Values": [notebook_id]}])["Volumes"]
+        return [volume["VolumeId"] for volume in found]
 
     def record(self, notebook_id: str) -> dict[str, Any]:
         """The row as the table has it."""
@@ -161,6 +180,7 @@ class Town:
         assert len(seen["error"]["message"]) > 20
         self.settle()
         assert self.instances(notebook_id) == []
+        assert self.volumes(notebook_id) == []
         quota = self.tables.get_item(TableName="nod-local-users", Key={"name": {"S": "demo"}})["Item"]
         assert notebook_id not in quota.get("active", {}).get("SS", [])
         wait_until(
@@ -176,12 +196,23 @@ def told(cloud: Cloud) -> list[dict[str, Any]]:
     return [json.loads(m) for m in cloud.published()]
 
 
+def _lines(state: Path) -> list[Line]:
+    text = (state / "log" / "app.log").read_text(encoding="utf-8")
+    # The last may be half written just now.
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
+
+
 @contextlib.contextmanager
 def opened(state: Path) -> Iterator[Town]:
-    """A town, gone at the end of the block."""
+    """A town, gone at the end of the block; and each line that its functions logged was looked at."""
     machines = ScriptedMachines()
     with Cloud(state=state, api_port=0, aws_port=0, delays=DELAYS, machines=machines, substitutions=QUICK) as cloud:
         yield Town(cloud, machines)
+    lines = _lines(state)
+    assert not wrong(lines)
+    assert not [line for line in lines if "function_request_id" not in line]
+    # What only workflows call, and the ends of their commands.
+    assert not [line for line in lines if line["message"] in OF_WORKFLOWS and line["execution"] is None]
 
 
 def as_before(town: Town) -> None:

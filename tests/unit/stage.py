@@ -21,6 +21,7 @@ from moto import mock_aws
 
 from admin.deployment import Deployment
 from admin.users import add_user
+from tests.lines import captured, wrong
 
 ROOT = Path(__file__).resolve().parents[2]
 ACCOUNT, REGION, STAGE = "123456789012", "us-east-1", "test"
@@ -108,8 +109,8 @@ class Stage:
 
 @contextmanager
 def stage() -> Iterator[Stage]:
-    """A fresh deployment; everything is gone after it."""
-    with mock.patch.dict(os.environ, {**ENV, "NOD_API_URL": API_URL}), mock_aws():
+    """A fresh deployment; everything is gone after it, and each of its log lines was looked at."""
+    with captured() as lines, mock.patch.dict(os.environ, {**ENV, "NOD_API_URL": API_URL}), mock_aws():
         os.environ.pop("AWS_ENDPOINT_URL", None)
         _tables(SESSION.client("dynamodb"))
         SESSION.client("sns").create_topic(Name=f"nod-{STAGE}-messages")
@@ -120,6 +121,7 @@ def stage() -> Iterator[Stage]:
                 roleArn=f"arn:aws:iam::{ACCOUNT}:role/any",
             )
         yield Stage(fresh_app())
+    assert not wrong(lines.all())
 
 
 def fresh_app() -> ModuleType:

@@ -13,11 +13,18 @@ from typing import Any
 from chalicelib import times
 from chalicelib.actions.parts import Parts
 from chalicelib.actions.scheduled import Scheduled
+from chalicelib.actions.showing import Showing
 from chalicelib.actions.sweeping import Swept
+from chalicelib.actions.telling import Telling
+from chalicelib.aws.heartbeats import HeartbeatsTable
 from chalicelib.aws.items import from_item, to_item
 from chalicelib.aws.ledger import Event, Ledger
+from chalicelib.aws.notebooks import NotebooksTable
+from chalicelib.aws.topic import Topic
+from chalicelib.aws.users import UsersTable
 from chalicelib.errors import Unavailable
 from chalicelib.model import STEPS, Notebook, User, due_shard
+from chalicelib.prices import catalogue
 from chalicelib.settings import Settings
 from tests.unit.stage import ENV, SESSION, STAGE, Stage, stage
 
@@ -33,11 +40,18 @@ class Killed(BaseException):
 
 
 class Refusing:
-    """A client that calls another one; `before` sees each call first, and may raise in its place."""
+    """A client that calls another one; `before` sees each call first, and may raise in its place, `done` sees it when
+    it was answered."""
 
-    def __init__(self, client: Any, before: Callable[[str, dict[str, Any]], None]) -> None:
+    def __init__(
+        self,
+        client: Any,
+        before: Callable[[str, dict[str, Any]], None],
+        done: Callable[[str, dict[str, Any]], None] = lambda name, arguments: None,
+    ) -> None:
         self._client = client
         self._before = before
+        self._done = done
 
     def __getattr__(self, name: str) -> Any:
         value = getattr(self._client, name)
@@ -51,7 +65,9 @@ class Refusing:
             # One call at a time, as each of AWS's is: moto looks at a condition and writes in two steps.
             with _ONE:
                 self._before(name, arguments)
-                return value(**arguments)
+                answer = value(**arguments)
+                self._done(name, arguments)
+                return answer
 
         return call
 
@@ -99,6 +115,9 @@ class World:
         self.deployed = deployed
         self.now = NOON
         self.told = Told(self)
+        self.published: list[tuple[datetime, str, str]] = []
+        """What the topic took, once `telling` is the product's own: when, about which notebook, of which kind."""
+        self.telling: Telling | Told = self.told
         self.settings = Settings.from_env(ENV)
         self.before: Callable[[str, dict[str, Any]], None] = lambda name, arguments: None
         self.ec2 = SESSION.client("ec2")
@@ -122,7 +141,20 @@ class World:
         return dict(self.scheduled().reconcile(parts)), parts
 
     def scheduled(self) -> Scheduled:
-        return Scheduled(self.client, self.settings, self.told, lambda: self.now, self.sleep)  # type: ignore[arg-type]
+        return Scheduled(self.client, self.settings, self.telling, lambda: self.now, self.sleep)  # type: ignore[arg-type]
+
+    def tell_for_real(self) -> None:
+        """The product's own messages from here on, published to a topic of moto's; ada's address is confirmed."""
+        dynamodb = self.client("dynamodb")
+        users = UsersTable(dynamodb, self.settings.users_table)
+        users.update("ada", {"email_state": "confirmed"})
+        heartbeats = HeartbeatsTable(dynamodb, self.settings.heartbeats_table, self.sleep)
+        self.telling = Telling(
+            NotebooksTable(dynamodb, self.settings.notebooks_table, self.settings.users_table),
+            users,
+            Topic(self.client("sns"), self.settings.topic_arn),
+            Showing(heartbeats, catalogue(), self.settings),
+        )
 
     def client(self, service: str) -> Any:
         client = self._ssm if service == "ssm" else SESSION.client(service)  # type: ignore[call-overload]
@@ -131,7 +163,12 @@ class World:
             # Looked up at each call: tests set it anew.
             self.before(name, arguments)
 
-        return Refusing(client, before)
+        return Refusing(client, before, self._done)
+
+    def _done(self, name: str, arguments: dict[str, Any]) -> None:
+        if name == "publish":
+            message = json.loads(json.loads(arguments["Message"])["lambda"])
+            self.published.append((self.now, message["id"], message["kind"]))
 
     def sleep(self, seconds: float) -> None:
         self.now += timedelta(seconds=seconds)
@@ -219,6 +256,10 @@ class World:
 
     def state(self, notebook: Notebook) -> str:
         return str(self.record(notebook)["state"])
+
+    def forget(self, notebook: Notebook) -> None:
+        """Its record is gone: no sweep comes across it any more."""
+        self.dynamodb.delete_item(TableName=ENV["NOD_NOTEBOOKS_TABLE"], Key={"id": {"S": notebook.id}})
 
     def row(self, notebook: Notebook) -> dict[str, Any]:
         key = {"id": {"S": self.arn(notebook)}}

@@ -66,8 +66,14 @@ def test_what_is_no_fingerprint_ends_the_launch_and_is_not_told(document: str, f
 
 @pytest.mark.parametrize(
     "line",
-    ['{"ok": true, "x": "%s"}' % ("é" * 20_000), '{"ok": true, "x": "\\ud800"}', '{"ok": true, "x": NaN}'],
-    ids=["long", "half a character", "NaN"],
+    [
+        '{"ok": true, "x": "%s"}' % ("é" * 20_000),
+        '{"ok": true, "x": "\\ud800"}',
+        '{"ok": true, "x": NaN}',
+        '{"ok": true, "seconds": 1e999}',
+        '{"ok": true, "x": [{"y": -1e999}]}',
+    ],
+    ids=["long", "half a character", "NaN", "infinity", "infinity inside"],
 )
 def test_a_result_that_a_workflow_cannot_take_is_none(line: str) -> None:
     outcome = ended("Success", line)
@@ -122,6 +128,26 @@ def fleet(*codes: str) -> str:
     return json.dumps([{"ErrorCode": code, "ErrorMessage": f"about {code}"} for code in codes])
 
 
+# What the SDK says of CreateFleet itself: EC2's message without its code, and where it comes from.
+SENT = "(Service: Ec2, Status Code: 403, Request ID: 6f4e2f2c-33c5-4c1e-9d1f-0123456789ab)"
+REFUSED = [
+    ("You are not authorized to perform this operation.", "not_permitted"),
+    (
+        "You are not authorized to perform this operation. User: arn:aws:sts::123456789012:assumed-role/r/x is not "
+        "authorized to perform: ec2:CreateFleet on resource: arn:aws:ec2:us-east-1:123456789012:fleet/* because no "
+        f"identity-based policy allows it. Encoded authorization failure message: {'x' * 1200}",
+        "not_permitted",
+    ),
+    ("This account is currently blocked and not recognized as a valid account.", "not_permitted"),
+    ("Your account is currently pending verification.", "not_permitted"),
+    ("Request limit exceeded.", "throttled"),
+    ("Rate exceeded", "throttled"),
+    ("You have requested more vCPU capacity than your current vCPU limit of 0 allows.", "vcpu_limit"),
+    ("Insufficient capacity.", "insufficient_capacity"),
+    ("The parameter Priority is not valid.", "create_failed"),
+]
+
+
 @pytest.mark.parametrize(
     ("error", "cause", "code"),
     [
@@ -146,6 +172,7 @@ def fleet(*codes: str) -> str:
         ("CreateFleetFailed", "not json", "create_failed"),
         ("Ec2.Ec2Exception", "You have requested more vCPU … (Code: VcpuLimitExceeded)", "vcpu_limit"),
         ("Ec2.Ec2Exception", "Request limit exceeded. (… Error Code: RequestLimitExceeded)", "throttled"),
+        *(("Ec2.Ec2Exception", f"{said} {SENT}", code) for said, code in REFUSED),
         ("Ec2.Ec2Exception", "", "create_failed"),
         ("Ssm.InvalidInstanceIdException", "not in a valid state", "agent_never_online"),
         ("ssm.InvalidInstanceIdException", "not in a valid state", "agent_never_online"),
@@ -159,6 +186,13 @@ def test_errors_of_the_launch_are_explained(error: str, cause: str, code: str) -
     failure = explain({"status": "FAILED", "error": error, "cause": cause})
     assert failure.code == code
     assert len(failure.message) > 10
+
+
+def test_a_refusal_is_told_with_its_request_and_without_what_only_aws_can_read() -> None:
+    message = explain({"status": "FAILED", "error": "Ec2.Ec2Exception", "cause": f"{REFUSED[1][0]} {SENT}"}).message
+    assert "ec2:CreateFleet" in message
+    assert "Request ID: 6f4e2f2c" in message
+    assert "xxx" not in message
 
 
 @pytest.mark.parametrize(("status", "code"), [("ABORTED", "launch_aborted"), ("TIMED_OUT", "launch_timed_out")])

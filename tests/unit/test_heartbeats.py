@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chalicelib import rows
 from chalicelib.aws.items import to_attribute, to_item
 from chalicelib.heartbeats import SIGNALS, Heartbeat
 
@@ -117,6 +118,23 @@ def test_facts_are_cut_to_what_the_ledger_can_keep() -> None:
     to_attribute(facts)
 
 
+def test_names_that_cannot_be_stored_or_shown_are_left_out() -> None:
+    """An empty key is none for DynamoDB; a new line in a message would be a forger's own paragraph."""
+    bad = ["", "x" * 41, "two\nlines", "\x1b[31m"]
+    assert read(unknown=[*bad, "kernels", "x" * 40]).unknown == {"kernel", "x" * 40}
+    facts = read(facts={**dict.fromkeys(bad, 1), "good": {**dict.fromkeys(bad, 1), "fine": 2}}).facts
+    assert facts == {"good": {"fine": 2}}
+
+
+def test_facts_of_all_sizes_come_to_a_few_kilobytes() -> None:
+    large = {f"part{number:02}": ["\U0001f600" * 40] * 20 for number in range(16)}
+    facts = read(facts={"busiest": ["python3"], **{f"fact{number:02}": large for number in range(15)}}).facts
+    assert facts == {"busiest": ["python3"]}
+    facts = read(facts={f"fact{number:02}": ["x" * 40] * 10 for number in range(16)}).facts
+    assert 3000 < rows.size(facts) <= 4096 + 3
+    assert all(fact == ["x" * 40] * 10 for fact in facts.values()), "whole, or not at all"
+
+
 def test_a_row_comes_from_dynamodb_as_it_was_written() -> None:
     assert Heartbeat.from_item(to_item(ROW)) == Heartbeat.from_record(ROW)
 
@@ -151,6 +169,8 @@ def test_no_row_raises_and_every_age_is_a_span(row: dict[str, Any]) -> None:
         if heartbeat is not None:
             assert all(age >= timedelta(0) for age in heartbeat.ages.values())
             to_attribute(heartbeat.facts)
+            assert rows.size(heartbeat.facts) <= 4096 + 3
+            assert "" not in {*heartbeat.unknown, *heartbeat.facts}
 
 
 @given(

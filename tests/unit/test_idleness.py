@@ -506,8 +506,24 @@ class TestLaws:
         after = [sweep for sweep in life.sweeps if sweep >= hours * 60]
         if last.action == "stop" and last.code == "limit":
             assert moment == after[0]
+            near = [look for look, _ in made if hours * 60 - min(60, hours * 30) <= look < hours * 60]
+            given = [one.warned for _, one in made if one.warned is not None]
+            # By a message of its own, or by one of an earlier stop.
+            assert not near or any(one.stops_at <= START + hours * 60 * MINUTE for one in given)
         else:
             assert not after or last.code == "silent"
+
+    @given(LIVES, st.sampled_from([1, 4, 12]), st.booleans())
+    @settings(max_examples=100, deadline=None)
+    def test_the_hard_limit_of_what_is_heard_of_is_told_once_at_the_first_look_near_it(
+        self, life: Life, hours: int, due: bool
+    ) -> None:
+        beats = tuple(4.0 * number for number in range(END // 4))
+        life = replace(life, beats=beats, busy=True, max_hours=hours, limit=max(life.limit, 60))
+        made = live(life, due=due)
+        told = [(look, one.code, one.warned and one.warned.stops_at) for look, one in made if one.action == "warn"]
+        near = [look for look, _ in made if hours * 60 - min(60, hours * 30) <= look < hours * 60]
+        assert told == [(first, "limit", START + hours * 60 * MINUTE) for first in near[:1]]
 
     @settings(max_examples=100, deadline=None)
     @given(BEATS, SWEEPS, LIMITS, st.booleans())

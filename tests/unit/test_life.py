@@ -242,6 +242,27 @@ class TestExtending:
         shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
         assert shown["hold_until"] is None, "it is over"
 
+    def test_who_stops_it_ends_the_hold(self, deployed: Stage, token: str, clock: list[datetime]) -> None:
+        identifier = a_notebook(deployed, token)
+        post(deployed, token, identifier, "extend", {"hours": 24})
+        stopping = post(deployed, token, identifier, "stop")
+        assert stopping.json_body["hold_until"] is None
+        assert "hold_until" not in deployed.record(identifier)
+        # EC2 did not stop it: it runs on, and may be idle.
+        deployed.change(identifier, state="ready")
+        shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
+        assert shown["hold_until"] is None
+
+    def test_a_start_begins_without_the_hold_of_a_run_before(
+        self, deployed: Stage, token: str, clock: list[datetime]
+    ) -> None:
+        held = "2026-11-23T14:00:00.000Z"
+        identifier = a_notebook(deployed, token, "stopped", hold_until=held)
+        assert post(deployed, token, identifier, "start").json_body["hold_until"] is None
+        assert "hold_until" not in deployed.record(identifier)
+        extended = post(deployed, token, identifier, "extend", {"hours": 1}).json_body
+        assert extended["hold_until"] == "2026-11-22T15:05:00.000Z"
+
     @pytest.mark.parametrize(
         "hours", [0, -1, 0.24, 24.001, 25, 1e9, 10**30, True, "2", None, [], {}, "NaN", "Infinity"]
     )

@@ -208,6 +208,11 @@ class TestPages:
         assert "The last try to wake it failed. EC2 has none left." in text
         assert "Wake it" in text
 
+    def test_an_error_of_something_else_is_shown_and_not_told_as_a_failed_start(self) -> None:
+        text = pages.state(situation(error=Failure("password_failed", "The old password stays.")), ALL).html()
+        assert "The old password stays." in text
+        assert "failed." not in text
+
     def test_over_the_quota_there_is_no_button_but_the_names_of_those_that_run(self) -> None:
         text = pages.state(situation(may_run=False, in_the_way=["thesis", "blue-fox"]), ALL).html()
         assert "as many notebooks run as may run: thesis, blue-fox. Stop one first." in text

@@ -160,6 +160,17 @@ def test_what_failed_says_what_holds_now(kind: str, says: str) -> None:
     assert ("Code", "no_capacity") in message.facts
 
 
+def test_a_failed_start_is_told_by_its_own_reason_whatever_error_came_after() -> None:
+    """That of a password which was asked for before."""
+    stop = Stop("start_failed", "Nobody knows whether it answers.", "sweep")
+    message = compose(
+        "start_failed", state="stopped", stop=stop, error=Failure("password_failed", "The old one stays.")
+    )
+    assert "its disk is untouched. Nobody knows whether it answers." in flat(message)
+    assert ("Code", "start_failed") in message.facts
+    assert "The old one stays" not in message.text
+
+
 @pytest.mark.parametrize("kind", messages.KINDS)
 @pytest.mark.parametrize("api_url", [API, None])
 def test_subjects_suit_sns_and_lines_suit_mail(kind: str, api_url: str | None) -> None:
@@ -181,7 +192,7 @@ def test_slack_gets_valid_blocks(kind: str) -> None:
     evil = "<!channel> & more"
     message = compose(
         kind,
-        error=Failure("x", evil),
+        error=Failure("start_failed", evil),
         warned=dataclasses.replace(WARNED, reason=evil),
         stop=Stop("idle", evil, "sweep"),
         state="stopped" if kind == "stopped" else "ready",
@@ -230,9 +241,13 @@ def test_an_orphan_is_told_with_what_will_happen() -> None:
         ({"state": "ready"}, "ready"),
         ({"state": "ready", "starts": 1}, "started"),
         ({"state": "ready", "error": Failure("stop_failed", "x")}, "stop_failed"),
-        ({"state": "ready", "error": Failure("disk_full", "x")}, "password_failed"),
+        ({"state": "ready", "error": Failure("password_failed", "x")}, "password_failed"),
+        ({"state": "ready", "starts": 1, "error": Failure("start_failed", "x")}, "started"),
         ({"state": "stopped"}, "stopped"),
         ({"state": "stopped", "error": Failure("no_capacity", "x")}, "start_failed"),
+        ({"state": "stopped", "error": Failure("start_failed", "x")}, "start_failed"),
+        ({"state": "stopped", "error": Failure("password_failed", "x")}, "stopped"),
+        ({"state": "stopped", "error": Failure("stop_failed", "x")}, "stopped"),
         ({"state": "failed"}, "failed"),
         ({"state": "terminated"}, "terminated"),
         ({"state": "stopping"}, None),

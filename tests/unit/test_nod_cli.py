@@ -388,6 +388,19 @@ class TestRequest:
         assert "thesis is failed: Ask for a volume of at least 20 GiB. (disk_full)" in result.err
         assert "It failed in: Install Anaconda." in result.err
         assert result.out == ""
+        steps[4]["state"] = "cancelled"
+        failed = notebook("failed", error=error, steps=steps)
+        server.play(
+            accepted(), Answer(200, notebook("launching", steps=steps_until(3, running=2))), Answer(200, failed)
+        )
+        result = nod("request")
+        assert "It failed in: Install Anaconda." in result.err
+        assert "Install Anaconda: failed" in result.err
+        assert "Configure TLS: cancelled" in result.err
+        server.play(Answer(200, failed))
+        shown = nod("show", str(failed["id"])).out
+        assert shown.count("Failed in") == 1
+        assert "Configure TLS         cancelled" in shown
         server.play(accepted(), Answer(200, notebook("failed", error=error)))
         result = nod("request", "--json")
         assert result.code == 1

@@ -408,6 +408,13 @@ class TestView:
         assert draw(self.notebook, 3, fancy=False).isascii()
         assert any(c in FANCY for c in draw(self.notebook, 3))
 
+    def test_a_step_that_was_cut_off_has_a_mark_of_its_own(self) -> None:
+        cut = Notebook("nb-1", "failed", steps=(Step("configure_tls", "cancelled"), Step("start_monitor", "waiting")))
+        for fancy in (True, False):
+            tls, monitor = draw(cut, 0, fancy=fancy).splitlines()[-2:]
+            assert tls.startswith("  - Configure TLS")
+            assert not monitor.startswith("  -")
+
     def test_lost_connection_is_said(self) -> None:
         stream = io.StringIO()
         sight = Sight(self.notebook, 0, 0, NOW, trouble="Cannot reach it.")

@@ -117,6 +117,11 @@ def test_the_stage_of_api_gateway_stands_before_the_paths() -> None:
     assert openapi.document([("GET", "/health")], "")["servers"] == [{"url": "/"}]
 
 
+def test_states_of_a_step_are_named() -> None:
+    schemas = openapi.document([("GET", "/notebooks")], "")["components"]["schemas"]
+    assert schemas["Step"]["properties"]["state"]["enum"] == ["waiting", "running", "done", "failed", "cancelled"]
+
+
 def test_schemas_of_the_body_are_those_that_validate(document: Any) -> None:
     schema = document["components"]["schemas"]["LaunchRequest"]
     validator = Draft202012Validator({**schema, "components": document["components"]})

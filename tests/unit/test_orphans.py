@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib import mends, orphans, times
+from chalicelib.aws.ledger import Ledger
 from chalicelib.orphans import Known, Resource, Rules
-from tests.unit.stage import SESSION, STAGE
+from tests.unit.stage import SESSION, STAGE, logged, user
 from tests.unit.sweep_world import MINUTE, Killed, World, world
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -41,12 +42,31 @@ def test_what_is_young_is_left_alone_whenever_it_was_seen() -> None:
 
 
 def test_it_is_stopped_an_hour_after_its_owner_was_told_and_removed_after_a_week() -> None:
-    known = Known(NOON - HOUR, NOON, told_at=NOON)
+    known = Known(NOON - HOUR, NOON, told_at=NOON, owner_told_at=NOON)
     assert orphans.decide(instance(), known, RULES, NOON + 59 * MINUTE) == orphans.WAIT
     assert orphans.decide(instance(), known, RULES, NOON + HOUR) == orphans.STOP
     stopped = instance(running=False)
     assert orphans.decide(stopped, known, RULES, NOON + timedelta(days=6)) == orphans.WAIT
     assert orphans.decide(stopped, known, RULES, NOON + timedelta(days=7)) == orphans.REMOVE
+
+
+@pytest.mark.parametrize("kind", ["instance", "volume"])
+def test_what_may_hold_data_is_kept_while_its_owner_was_not_told(kind: str) -> None:
+    one = instance(kind=kind, running=False)
+    known = Known(NOON - HOUR, NOON, told_at=NOON)
+    for days in (0, 7, 300):
+        assert orphans.decide(one, known, RULES, NOON + timedelta(days=days)) == orphans.KEEP
+    late = replace(known, owner_told_at=NOON + timedelta(days=300))
+    assert orphans.decide(one, late, RULES, NOON + timedelta(days=306)) == orphans.WAIT
+    assert orphans.decide(one, late, RULES, NOON + timedelta(days=307)) == orphans.REMOVE
+    assert Known.from_record(late.to_record()) == late
+
+
+@pytest.mark.parametrize("kind", ["address", "security group"])
+def test_what_holds_no_data_goes_a_week_after_it_stood_in_the_log(kind: str) -> None:
+    known = Known(NOON - HOUR, NOON, told_at=NOON)
+    one = instance(kind=kind, running=False, owner=None)
+    assert orphans.decide(one, known, RULES, NOON + timedelta(days=7)) == orphans.REMOVE
 
 
 def test_what_had_an_owner_meanwhile_begins_anew() -> None:
@@ -166,6 +186,88 @@ def test_an_instance_of_nobody_known_is_told_to_who_runs_the_deployment(deployed
     hours(deployed, 4)
     assert deployed.told.messages == []
     assert power(deployed, lost) == "stopped"
+    days(deployed, 30)
+    hours(deployed, 1)
+    assert power(deployed, lost) == "stopped", "its disk may be somebody's work"
+
+
+def loose_volume(made: World, **tags: str) -> str:
+    """A disk that hangs on nothing. Older than the grace: moto has made it just now, by its own clock."""
+    wanted = [
+        {"Key": key.replace("_", ":"), "Value": value} for key, value in {"nod_deployment": STAGE, **tags}.items()
+    ]
+    volume = made.ec2.create_volume(
+        Size=8,
+        AvailabilityZone=f"{SESSION.region_name}a",
+        TagSpecifications=[{"ResourceType": "volume", "Tags": wanted}],
+    )["VolumeId"]
+    age(made)
+    return str(volume)
+
+
+def volumes(made: World) -> set[str]:
+    return {one["VolumeId"] for one in made.ec2.describe_volumes()["Volumes"]}
+
+
+@pytest.mark.parametrize(
+    "tags", [{}, {"nod_owner": "gone"}, {"nod_owner": "mute"}], ids=["no tag", "no user", "no way"]
+)
+def test_a_disk_whose_owner_cannot_be_told_is_kept_and_named(deployed: World, tags: dict[str, str]) -> None:
+    user(deployed.deployed, "mute")
+    lost = "nb-" + "f" * 20
+    volume = loose_volume(deployed, nod_notebook=lost, **tags)
+    with logged() as lines:
+        hours(deployed, 4)
+        days(deployed, 30)
+        counts, parts = deployed.reconcile()
+    assert volume in volumes(deployed)
+    assert (counts["orphan keep"], parts.trouble) == (1, [])
+    last = [line for line in lines.getvalue().splitlines() if "resource without owner" in line][-1]
+    assert volume in last
+    assert '"action":"keep"' in last
+    events, _ = Ledger(deployed.dynamodb, deployed.settings.events_table, deployed.sleep).page(lost, 10, None)
+    assert [(line.action, line.code) for line in events] == [("note", "orphan_kept")]
+
+
+def test_a_disk_whose_owner_is_known_again_is_told_and_then_goes(deployed: World) -> None:
+    volume = loose_volume(deployed, nod_owner="late")
+    hours(deployed, 3)
+    days(deployed, 30)
+    user(deployed.deployed, "late", email="late@example.com")
+    hours(deployed, 1)
+    ((who, what),) = deployed.told.messages
+    assert (who, volume in what, volume in volumes(deployed)) == ("late", True, True)
+    days(deployed, 6)
+    hours(deployed, 1)
+    assert volume in volumes(deployed)
+    days(deployed, 1)
+    hours(deployed, 1)
+    assert volume not in volumes(deployed)
+    assert len(deployed.told.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "goes"), [("ready", False), ("stopped", False), ("failed", False), ("terminated", True)]
+)
+def test_a_loose_disk_of_a_notebook_stays_until_its_owner_deletes_that(deployed: World, state: str, goes: bool) -> None:
+    one = deployed.notebook()
+    if state != "ready":
+        deployed.deployed.change(one.id, state=state)
+    volume = loose_volume(deployed, nod_notebook=one.id, nod_owner="ada")
+    hours(deployed, 3)
+    days(deployed, 7)
+    hours(deployed, 2)
+    assert (volume not in volumes(deployed)) is goes
+    assert any(volume in what for _, what in deployed.told.messages) is goes
+
+
+def test_disks_that_are_kept_do_not_keep_what_else_has_no_owner(deployed: World) -> None:
+    kept = {loose_volume(deployed) for _ in range(6)}
+    lost = deployed.instance("nb-" + "f" * 20)
+    age(deployed)
+    hours(deployed, 4)
+    assert power(deployed, lost) == "stopped"
+    assert kept <= volumes(deployed)
 
 
 def test_a_lost_table_touches_nothing(deployed: World) -> None:
@@ -296,6 +398,31 @@ def test_a_stopped_notebook_whose_machine_was_started_in_ec2_is_stopped_again(de
     deployed.reconcile()
     assert (deployed.state(one), deployed.power(one)) == ("stopping", "stopped")
     assert f"{one.id}-stop-1" in deployed.begun("stop")
+
+
+def test_a_machine_that_went_off_since_ec2_listed_it_is_not_stopped_again(deployed: World) -> None:
+    """Its notebook's own stop was coming to its end at both looks."""
+    one = deployed.notebook(state="stopped")
+    deployed.reconcile()
+    deployed.now += HOUR
+
+    def goes_off(name: str, arguments: dict[str, Any]) -> None:
+        if name == "put_item":
+            deployed.ec2.stop_instances(InstanceIds=[one.instance_id])
+
+    deployed.before = goes_off
+    counts, parts = deployed.reconcile()
+    assert (counts["stopped meanwhile"], parts.trouble) == (1, [])
+    assert deployed.state(one) == "stopped"
+    assert deployed.begun("stop") == {}
+
+
+def test_a_user_who_cannot_be_read_keeps_the_comparison_from_nobody_else(deployed: World) -> None:
+    deployed.dynamodb.put_item(TableName=deployed.settings.users_table, Item={"name": {"S": "aaa"}})
+    gone = deployed.notebook(state="stopped")
+    deployed.ec2.terminate_instances(InstanceIds=[gone.instance_id])
+    deployed.reconcile()
+    assert deployed.state(gone) == "failed"
 
 
 def test_one_that_lost_its_tag_too_is_stopped_by_the_next_sweep(deployed: World) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from local import preflight
+from local.aws import addresses
 from local.errors import PreflightError
 
 ROOT = Path(__file__).parents[2]
@@ -89,9 +90,66 @@ def test_a_port_that_was_just_used_is_free(free_port: int) -> None:
     preflight.check_port(free_port, "NOD_API_PORT")
 
 
-@pytest.mark.parametrize("port", [0, 65536, -1])
-def test_what_is_no_port_is_refused(port: int) -> None:
-    assert "NOD_API_PORT" in refusal(preflight.check_port, port, "NOD_API_PORT")
+def test_a_folder_that_is_not_there_yet_is_not_made(tmp_path: Path) -> None:
+    preflight.check_folder(tmp_path / "a" / "b", "NOD_LOCAL_DIR")
+    preflight.check_folder(tmp_path, "NOD_LOCAL_DIR")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_below_a_file_or_a_link_to_nowhere_is_refused_with_its_variable(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loose").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "loose"):
+        for folder in (tmp_path / name, tmp_path / name / "below"):
+            text = refusal(preflight.check_folder, folder, "NOD_CACHE_DIR")
+            assert str(folder) in text
+            assert "NOD_CACHE_DIR" in text
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_folder_that_root_may_write_and_cannot_is_refused() -> None:
+    assert "NOD_LOCAL_DIR" in refusal(preflight.check_folder, Path("/proc/nod"), "NOD_LOCAL_DIR")
+
+
+def test_without_any_address_for_a_notebook_it_names_the_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(addresses, "_usable", lambda _: False)
+    assert "8888" in refusal(preflight.check_addresses)
+
+
+# In a network of its own: elsewhere it would be in the way of every notebook on this machine.
+LISTENER = """
+import socket, sys
+from local import network, preflight
+from local.errors import PreflightError
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+    network._interface_up(control, b"lo")
+family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
+preflight.check_addresses()
+with socket.socket(family) as jupyter:
+    jupyter.bind((sys.argv[1], 8888))
+    jupyter.listen()
+    try:
+        preflight.check_addresses()
+    except PreflightError as error:
+        print(error)
+preflight.check_addresses()
+"""
+
+
+@pytest.mark.machine
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
+@pytest.mark.parametrize(("address", "refused"), [("0.0.0.0", True), ("::", True), ("127.0.0.1", False)])
+def test_a_jupyter_on_all_addresses_is_in_the_way_and_one_on_its_own_is_not(address: str, refused: bool) -> None:
+    told = subprocess.run(
+        ["unshare", "--net", "--", sys.executable, "-c", LISTENER, address],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 0, told.stderr
+    assert ("Port 8888 is in use on all addresses" in told.stdout) is refused
+    assert len(told.stdout.splitlines()) == refused
 
 
 def test_too_little_space_names_folder_and_variable(tmp_path: Path) -> None:
@@ -110,11 +168,16 @@ def test_folders_on_one_disk_need_the_sum(tmp_path: Path) -> None:
     refusal(preflight.check_space, {**one, tmp_path / "b": ("NOD_CACHE_DIR", half)})
 
 
-def test_the_same_port_twice_is_refused(tmp_path: Path, free_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_in_use_is_refused_before_anything_but_the_folder_of_the_lock_is_made(
+    tmp_path: Path, free_port: int, taken_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(preflight, "check_system", lambda *_: None)
     monkeypatch.setattr(preflight, "check_programs", lambda *_: None)
-    text = refusal(preflight.check, free_port, free_port, tmp_path / "state", tmp_path / "cache")
-    assert "NOD_API_PORT" in text
+    state, cache = tmp_path / "state", tmp_path / "cache"
+    assert "NOD_AWS_PORT" in refusal(preflight.check, free_port, taken_port, state, cache)
+    monkeypatch.setattr(addresses, "_usable", lambda _: False)
+    assert "8888" in refusal(preflight.check, free_port, free_port, state, cache)
+    assert [path.name for path in tmp_path.rglob("*")] == ["state", "lock"]
     # What refused holds no lock: the next try is told its own reason.
     preflight.lock(tmp_path / "state")
     preflight.unlock(tmp_path / "state")

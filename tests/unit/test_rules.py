@@ -34,6 +34,7 @@ from tests.unit.stage import ENV
 NOW = datetime(2026, 11, 22, 14, 5, tzinfo=UTC)
 PRICES = prices.catalogue()
 SETTINGS = Settings.from_env(ENV)
+ENDS = ("terminating", "terminated")
 
 
 def a_user(**changes: Any) -> User:
@@ -214,13 +215,16 @@ class TestPlan:
         }
         assert override["ImageId"].endswith("/amd64/hvm/ebs-gp3/ami-id")
         assert "KeyName" not in override
-        tags = {tag["Key"]: tag["Value"] for tag in fleet["TagSpecifications"][0]["Tags"]}
-        assert tags == {
+        tags = {
+            one["ResourceType"]: {tag["Key"]: tag["Value"] for tag in one["Tags"]} for one in fleet["TagSpecifications"]
+        }
+        whose = {
             "Name": "nod-thesis",
             "nod:deployment": "test",
             "nod:notebook": notebook.id,
             "nod:owner": "ada",
         }
+        assert tags == {"instance": whose, "volume": whose}
 
     def test_arm_types_get_their_image_and_installer(self) -> None:
         notebook = a_notebook(instance_type="t4g.medium")
@@ -294,6 +298,54 @@ class TestNotebook:
         assert [step.state for step in view.steps[:3]] == ["done", "running", "waiting"]
         failed = NotebookView.of(dataclasses.replace(launching, state="failed"), PRICES, "us-east-1", NOW)
         assert [step.state for step in failed.steps[:3]] == ["done", "failed", "waiting"]
+
+    def test_a_request_is_already_at_its_first_step(self) -> None:
+        requested = NotebookView.of(a_notebook(), PRICES, "us-east-1", NOW)
+        assert [step.state for step in requested.steps] == ["running", *["waiting"] * 6]
+        assert requested.steps[0].started_at == a_notebook().created_at
+        refused = dataclasses.replace(a_notebook(), state="failed", failed_at="2026-11-22T14:00:05Z")
+        view = NotebookView.of(refused, PRICES, "us-east-1", NOW)
+        assert [step.state for step in view.steps] == ["failed", *["waiting"] * 6]
+
+    @pytest.mark.parametrize(
+        ("installing", "configuring", "state", "code", "shown"),
+        [
+            ({}, {"failed_at": "2026-11-22T14:02:00Z"}, "launching", None, ["running", "failed"]),
+            ({}, {"failed_at": "2026-11-22T14:02:00Z"}, "failed", "disk_full", ["cancelled", "failed"]),
+            ({"failed_at": "2026-11-22T14:02:00Z"}, {}, "failed", "disk_full", ["failed", "cancelled"]),
+            *[({"failed_at": "2026-11-22T14:02:00Z"}, {}, state, "x", ["failed", "cancelled"]) for state in ENDS],
+            # Nobody knows which: an abort, or a machine that was lost.
+            ({}, {}, "failed", "instance_lost", ["cancelled", "cancelled"]),
+            ({}, {"finished_at": "2026-11-22T14:02:00Z"}, "failed", "command_timed_out", ["failed", "done"]),
+            ({}, {"finished_at": "2026-11-22T14:02:00Z"}, "failed", "launch_aborted", ["cancelled", "done"]),
+            ({}, {"finished_at": "2026-11-22T14:02:00Z"}, "failed", "terminate_failed", ["cancelled", "done"]),
+            *[({}, {"finished_at": "2026-11-22T14:02:00Z"}, state, None, ["cancelled", "done"]) for state in ENDS],
+        ],
+    )
+    def test_of_steps_side_by_side_only_the_one_that_failed_is_said_to_have(
+        self,
+        installing: dict[str, object],
+        configuring: dict[str, object],
+        state: str,
+        code: str | None,
+        shown: list[str],
+    ) -> None:
+        began = {"started_at": "2026-11-22T14:01:00Z"}
+        done = {**began, "finished_at": "2026-11-22T14:01:00Z"}
+        steps: dict[str, dict[str, object]] = {
+            **dict.fromkeys(("create_instance", "start_instance", "prepare_instance"), done),
+            "install_anaconda": {**began, **installing},
+            "configure_tls": {**began, **configuring},
+        }
+        notebook = dataclasses.replace(
+            a_notebook(),
+            state=state,
+            steps=steps,
+            error=Failure(code, "It says why.") if code else None,
+            failed_at="2026-11-22T14:03:00Z" if code else None,
+        )
+        view = NotebookView.of(notebook, PRICES, "us-east-1", NOW)
+        assert [step.state for step in view.steps[3:]] == [*shown, "waiting", "waiting"]
 
     def test_cost_runs_from_the_start_of_the_machine_until_its_end(self) -> None:
         steps = {"start_instance": {"finished_at": "2026-11-22T13:05:00Z"}}

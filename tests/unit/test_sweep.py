@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ReadTimeoutError
 
-from chalicelib import paging, times
+from chalicelib import paging, rows, times
 from chalicelib.actions.draining import begin
 from chalicelib.aws.due import DueNotebooks
-from chalicelib.aws.ledger import Ledger, event
-from chalicelib.model import Notebook, Stop
+from chalicelib.aws.items import from_item, to_item
+from chalicelib.aws.ledger import Event, Ledger, event
+from chalicelib.model import Failure, Notebook, Stop
 from tests.unit.stage import ENV, SESSION
 from tests.unit.sweep_world import MINUTE, NOON, Killed, World, world
 
@@ -89,6 +92,23 @@ def test_a_monitor_is_confirmed_every_half_hour_and_at_once_when_a_limit_changes
     assert made.row(one)["confirmed"] == times.to_text(made.now)
 
 
+def test_a_monitor_that_could_not_be_confirmed_is_confirmed_at_the_next_look(made: World) -> None:
+    """Noted is what was done: else it would be half an hour later."""
+    one = made.notebook(idle=0)
+    made.before = refuse(
+        "ProvisionedThroughputExceededException",
+        "update_item",
+        times_=1,
+        when=lambda arguments: arguments["TableName"] == ENV["NOD_HEARTBEATS_TABLE"],
+    )
+    assert made.sweep().trouble
+    assert [line.action for line in made.lines(one)] == ["keep"], "what was decided holds without it"
+    assert "confirmed_at" not in made.record(one)
+    after(made, 16, one, idle=0)
+    assert made.sweep().trouble == []
+    assert made.row(one)["confirmed"] == made.record(one)["confirmed_at"] == times.to_text(made.now)
+
+
 def test_it_warns_waits_as_long_as_it_said_and_stops(made: World) -> None:
     one = made.notebook(idle=55)
     made.sweep()
@@ -155,8 +175,6 @@ def test_a_page_of_the_index_is_not_the_end(made: World) -> None:
 
     ids = [name for number in range(4000) if due_shard(name := f"nb-{number:020x}") == "3"][:130]
     template = made.notebook(state="terminating", instance=False)
-    from dataclasses import replace  # noqa: PLC0415
-
     for identifier in ids:
         made.put(replace(template, id=identifier, due="3"))
     due = DueNotebooks(
@@ -239,6 +257,41 @@ def test_a_machine_that_the_policy_does_not_let_be_probed_keeps_nobody_else_from
     assert made.lines(ones[0])[-1].code == "unreachable"
 
 
+def test_a_probe_that_was_not_sent_is_sent_at_the_next_look_and_only_once(made: World) -> None:
+    ones = [heard(made, 0) for _ in range(2)]
+    made.pass_minutes(16)
+    made.before = refuse("ThrottlingException", "send_command", times_=2)
+    assert made.sweep().trouble
+    assert (made.commands, [made.record(one).get("probed") for one in ones]) == ([], [None, None])
+    for _ in range(3):
+        made.pass_minutes(15)
+        assert made.sweep().trouble == []
+    sent = sorted(one for command in made.commands for one in command)
+    assert sent == sorted(str(one.instance_id) for one in ones)
+    for one in ones:
+        assert [line.code for line in made.lines(one)].count("sent") == 1
+
+
+def test_a_machine_that_could_not_be_reached_is_probed_once_it_can_be(made: World) -> None:
+    one = heard(made, 16)
+    made._ssm.offline.add(str(one.instance_id))
+    made.sweep()
+    made._ssm.offline.clear()
+    made.pass_minutes(15)
+    made.sweep()
+    made.pass_minutes(15)
+    made.sweep()
+    assert made.commands == [[one.instance_id]]
+    assert [line.code for line in made.lines(one) if line.code != "silent"] == ["active", "unreachable", "sent"]
+
+
+def test_a_machine_whose_owner_cannot_be_told_of_its_silence_is_probed_all_the_same(made: World) -> None:
+    one = heard(made, 61)
+    made.told.refuses = True
+    made.sweep()
+    assert made.commands == [[one.instance_id]]
+
+
 def test_an_instance_stopped_by_hand_is_found_in_its_silence(made: World) -> None:
     one = heard(made, 16)
     made.ec2.stop_instances(InstanceIds=[one.instance_id])
@@ -283,7 +336,72 @@ def test_while_ec2_does_not_answer_silent_ones_wait_and_the_others_are_swept(mad
     assert made.commands == []
 
 
+def test_while_ec2_does_not_answer_it_is_asked_a_few_times_and_the_others_are_swept_to_the_end(made: World) -> None:
+    silent = [made.notebook(idle=0) for _ in range(24)]
+    assert len({one.due for one in silent}) > 5
+    made.sweep()
+    made.pass_minutes(16)
+    active = [made.notebook(idle=0) for _ in range(24)]
+    asked: list[str] = []
+    refusal = refuse("InternalError", "describe_instances")
+
+    def before(name: str, arguments: dict[str, Any]) -> None:
+        asked.append(name)
+        refusal(name, arguments)
+
+    made.before = before
+    swept = made.sweep()
+    assert asked.count("describe_instances") == len(swept.trouble) == 5
+    assert not swept.complete
+    assert {made.lines(one)[-1].code for one in active} == {"active"}
+
+
 # Messages that do not go out
+
+
+def test_warnings_that_cannot_be_told_keep_no_notebook_from_its_stop(made: World) -> None:
+    to_warn = [made.notebook(idle=55) for _ in range(12)]
+    over = made.notebook(idle=0, max_hours=24)
+    made.told.refuses = True
+    swept = made.sweep()
+    assert len(swept.trouble) == len(to_warn)
+    assert swept.complete
+    assert (made.state(over), made.power(over)) == ("stopping", "stopped")
+
+
+def test_warnings_that_hang_leave_the_stops_their_time(made: World) -> None:
+    """The topic does not answer: each try takes the client's whole patience."""
+    to_warn = [made.notebook(idle=55, due="3") for _ in range(30)]
+    over = made.notebook(idle=0, max_hours=24, due="3")
+    made.told.before = lambda: made.pass_minutes(1)
+    made.told.refuses = True
+    swept = made.sweep()
+    assert made.state(over) == "stopping"
+    assert (swept.complete, len(swept.trouble), swept.counts["not reached"]) == (False, 10, 20)
+    assert [made.record(one)["due_at"] for one in to_warn].count(times.to_text(NOON)) == 20, "they stay due"
+
+
+def test_a_warning_that_cannot_be_told_confirms_no_monitor(made: World) -> None:
+    """While the topic takes nothing no idleness ends here: the monitor's own switch has to be left to fire."""
+    one = made.notebook(idle=55)
+    made.told.refuses = True
+    for minutes in range(60, 160, 20):
+        made.sweep()
+        assert "confirmed" not in made.row(one)
+        after(made, 20, one, idle=minutes)
+    assert [line.code for line in made.lines(one)] == ["idle", "not_sent"] * 5
+
+
+def test_while_ec2_refuses_every_stop_no_monitor_is_confirmed(made: World) -> None:
+    ones = [made.notebook(idle=55) for _ in range(4)]
+    made.before = refuse("UnauthorizedOperation", "stop_instances")
+    for minutes in range(65, 235, 10):
+        made.sweep()
+        assert not [one for one in ones if "confirmed" in made.row(one)]
+        after(made, 10, *ones, idle=minutes)
+    assert {made.state(one) for one in ones} == {"ready"}
+    done = Counter((line.action, line.code) for line in made.lines(ones[0]))
+    assert done == {("warn", "idle"): 3, ("stop", "idle"): 3, ("stop", "stop_failed"): 3}
 
 
 def test_a_warning_that_the_topic_refuses_was_not_given(made: World) -> None:
@@ -399,7 +517,67 @@ def test_a_start_that_overtakes_a_stop_is_left_alone(made: World) -> None:
     assert made.lines(one) == []
 
 
+@pytest.mark.parametrize("changes", [{"state": "ready"}, {"stops": 2}])
+def test_a_stop_that_came_to_its_end_while_it_waited_to_be_called_again_stops_no_woken_machine(
+    made: World, changes: dict[str, Any]
+) -> None:
+    one = made.notebook(state="stopping", stops=1)
+
+    def lease(name: str, arguments: dict[str, Any]) -> None:
+        if name == "update_item" and arguments["TableName"] == ENV["NOD_SWEEPS_TABLE"]:
+            made.deployed.change(one.id, **changes)
+
+    made.before = lease
+    swept = made.sweep()
+    assert swept.counts["stopped meanwhile"] == 1
+    assert made.power(one) == "running"
+    assert made.begun("stop") == {}
+
+
+def test_a_stop_that_is_not_called_again_in_this_sweep_is_so_in_the_next(made: World) -> None:
+    """However long the record waits already."""
+    one = made.notebook(state="stopping", stops=1)
+    made.pass_minutes(24 * 60)
+    lease = {"holder": {"S": "other"}, "until": {"S": times.to_text(made.now + MINUTE)}}
+    made.dynamodb.put_item(TableName=ENV["NOD_SWEEPS_TABLE"], Item={"id": {"S": "drain"}, **lease})
+    assert made.sweep().counts["left to another"] == 1
+    made.pass_minutes(6)
+    made.sweep()
+    assert made.power(one) == "stopped"
+
+
 # What cannot be read or written
+
+
+def test_a_table_that_does_not_answer_is_asked_a_few_times_and_no_more(made: World) -> None:
+    asked: list[str] = []
+    refusal = refuse("InternalServerError", "query")
+
+    def before(name: str, arguments: dict[str, Any]) -> None:
+        asked.append(name)
+        refusal(name, arguments)
+
+    made.before = before
+    swept = made.sweep()
+    assert (asked.count("query"), len(swept.trouble), swept.complete) == (5, 5, False)
+
+
+def test_what_was_found_is_stopped_though_the_table_does_not_answer_any_more(made: World) -> None:
+    one = made.notebook(idle=0, max_hours=24)
+    # Its shard is the first that is looked at.
+    made.now += timedelta(seconds=300 * ((int(one.due or 0) - int(made.now.timestamp()) // 300) % 16))
+    made.beat(one, 0)
+    queries = 0
+
+    def before(name: str, arguments: dict[str, Any]) -> None:
+        nonlocal queries
+        queries += name == "query"
+        if name == "query" and queries > 1:
+            raise ClientError({"Error": {"Code": "InternalServerError", "Message": ""}}, name)
+
+    made.before = before
+    assert len(made.sweep().trouble) == 5
+    assert made.state(one) == "stopping"
 
 
 @pytest.mark.parametrize("table", ["NOTEBOOKS", "HEARTBEATS"])
@@ -478,7 +656,182 @@ def test_a_forged_heartbeat_keeps_nobody_else(made: World) -> None:
     assert made.state(forged) == "ready"
 
 
+def padded(made: World, notebook: Notebook, name: str = "padding") -> None:
+    """Its row is as large as a row can be: nothing can be added to it."""
+    length = 405_000
+    while True:
+        try:
+            made.dynamodb.update_item(
+                TableName=ENV["NOD_HEARTBEATS_TABLE"],
+                Key={"id": {"S": made.arn(notebook)}},
+                UpdateExpression="SET #name = :text",
+                ExpressionAttributeNames={"#name": name},
+                ExpressionAttributeValues={":text": {"S": "x" * length}},
+            )
+        except ClientError:
+            length -= 10
+        else:
+            return
+
+
+def test_heartbeats_as_large_as_a_row_keep_no_notebook_from_its_stop(made: World) -> None:
+    large = [made.notebook(idle=0) for _ in range(6)]
+    over = made.notebook(idle=0, max_hours=24)
+    for one in large:
+        padded(made, one)
+    swept = made.sweep()
+    # Whoever is root on a machine can have it so for ever: it is no trouble of the deployment's.
+    assert swept.trouble == []
+    assert made.state(over) == "stopping"
+    assert {made.lines(one)[-1].code for one in large} == {"active"}
+    assert not [one for one in large if "confirmed" in made.row(one)]
+
+
+def test_a_heartbeat_full_of_facts_does_not_put_off_the_hard_limit(made: World) -> None:
+    over = made.notebook(idle=0, max_hours=24)
+    row = made.row(over)
+    row["facts"] = {
+        f"fact{number:02}": {f"part{part:02}": ["\U0001f600" * 40] * 9 for part in range(16)} for number in range(16)
+    }
+    made.dynamodb.put_item(TableName=ENV["NOD_HEARTBEATS_TABLE"], Item=to_item(row))
+    assert made.sweep().trouble == []
+    assert made.state(over) == "stopping"
+    (line,) = made.lines(over)
+    assert rows.size(line.signals) < 8 * 1024
+
+
+def test_rows_that_anybody_may_fill_are_read_a_few_at_a_time(made: World) -> None:
+    """400 KB of a row can take 70 MiB of memory, of which the sweep has 1,024."""
+    template = made.notebook(idle=0)
+    for number in range(20):
+        made.put(replace(template, id=f"nb-{number:020x}", due="3", instance_id=f"i-{number:017x}"))
+    made.forget(template)
+    asked: list[int] = []
+
+    def before(name: str, arguments: dict[str, Any]) -> None:
+        if name == "batch_get_item":
+            asked.extend(
+                len(request["Keys"])
+                for table, request in arguments["RequestItems"].items()
+                if table == ENV["NOD_HEARTBEATS_TABLE"]
+            )
+
+    made.before = before
+    made.sweep()
+    assert sum(asked) == 19
+    assert max(asked) * 71 < 1024 - 256
+
+
+def test_a_name_that_no_table_takes_keeps_no_decision_from_being_written(made: World) -> None:
+    one = made.notebook(idle=0)
+    row = {**made.row(one), "unknown": ["", "x" * 300, "\n", "lasers"], "facts": {"cpu_cores": 1}}
+    made.dynamodb.put_item(TableName=ENV["NOD_HEARTBEATS_TABLE"], Item=to_item(row))
+    made.sweep()
+    assert set(made.record(one)["seen"]["unknown"]) == {"lasers"}
+    assert made.lines(one)[-1].signals["unknown"] == ["lasers"]
+
+
+def test_a_line_that_dynamodb_refuses_keeps_no_other_out_of_the_ledger(made: World) -> None:
+    ones = [made.notebook(idle=0, due="3") for _ in range(30)]
+    bad = ones[7]
+
+    def refused(arguments: dict[str, Any]) -> bool:
+        puts = arguments["RequestItems"].get(ENV["NOD_EVENTS_TABLE"], [])
+        return any(put["PutRequest"]["Item"]["notebook"] == {"S": bad.id} for put in puts)
+
+    made.before = refuse("ValidationException", "batch_write_item", when=refused)
+    swept = made.sweep()
+    assert len(swept.trouble) == 1
+    assert [one.id for one in ones if not made.lines(one)] == [bad.id]
+
+
+def test_a_stop_that_cannot_be_begun_is_trouble_and_keeps_no_other(made: World) -> None:
+    bad, fine = (made.notebook(idle=0, max_hours=24) for _ in range(2))
+    made.before = refuse(
+        "InternalServerError",
+        "transact_write_items",
+        when=lambda arguments: arguments["TransactItems"][0]["Update"]["Key"]["id"]["S"] == bad.id,
+    )
+    swept = made.sweep()
+    assert (len(swept.trouble), swept.counts["trouble"]) == (1, 1)
+    assert (made.state(bad), made.state(fine)) == ("ready", "stopping")
+
+
+def test_a_record_of_a_type_that_nobody_writes_keeps_nobody_else(made: World) -> None:
+    broken, far, fine = (made.notebook(idle=0) for _ in range(3))
+    made.dynamodb.update_item(
+        TableName=ENV["NOD_NOTEBOOKS_TABLE"],
+        Key={"id": {"S": broken.id}},
+        UpdateExpression="SET extra = :bytes",
+        ExpressionAttributeValues={":bytes": {"B": b"x"}},
+    )
+    made.deployed.change(far.id, hold_until="9999-12-31T23:59:59Z", warned={"at": "x"}, idle_minutes=10**13)
+    assert made.sweep().trouble == []
+    assert made.lines(fine)
+    assert not made.lines(broken) + made.lines(far)
+
+
+def test_what_goes_wrong_with_one_owner_keeps_nobody_else(made: World) -> None:
+    """A user's row that cannot be read: no message of theirs can be made."""
+    made.tell_for_real()
+    hers, his = made.notebook(idle=55), made.notebook(idle=55, owner="bob")
+    made.dynamodb.put_item(TableName=ENV["NOD_USERS_TABLE"], Item={"name": {"S": "bob"}})
+    over = made.notebook(idle=0, max_hours=24)
+    assert len(made.sweep().trouble) == 1
+    assert [(notebook, kind) for _, notebook, kind in made.published] == [(hers.id, "warned")]
+    assert made.lines(his)[-1].code == "not_sent"
+    assert made.state(over) == "stopping"
+
+
 # EC2 refuses
+
+
+def test_who_was_told_that_ec2_refuses_the_stop_is_not_told_again(made: World) -> None:
+    bad = made.notebook(idle=55)
+    made.before = refuse(
+        "UnsupportedOperation", "stop_instances", when=lambda arguments: bad.instance_id in arguments["InstanceIds"]
+    )
+    for minutes in range(65, 235, 10):
+        made.sweep()
+        after(made, 10, bad, idle=minutes)
+    assert [line.code for line in made.lines(bad, "stop")].count("stop_failed") == 3
+    assert made.told.messages.count((bad.id, "stop_failed")) == 1
+
+
+def test_machines_that_are_gone_are_no_sign_that_ec2_refuses_everything(made: World) -> None:
+    gone = [made.notebook(idle=0, max_hours=24) for _ in range(4)]
+    for one in gone:
+        made.ec2.terminate_instances(InstanceIds=[one.instance_id])
+    made.before = refuse("IncorrectInstanceState", "stop_instances")
+    swept = made.sweep()
+    assert (swept.trouble, swept.counts["refused"]) == ([], 4)
+    made.before = lambda name, arguments: None
+    made.pass_minutes(6)
+    made.sweep()
+    assert {made.record(one)["error"]["code"] for one in gone} == {"instance_gone"}
+
+
+def test_while_ec2_does_not_answer_no_more_notebooks_are_taken(made: World) -> None:
+    """Each of them would be `stopping`, while its machine runs and cannot be used by its link."""
+    ids = [f"i-{number:017x}" for number in range(60)]
+    ones = [made.notebook(instance=False, instance_id=one, max_hours=24) for one in ids]
+
+    def before(name: str, arguments: dict[str, Any]) -> None:
+        if name == "stop_instances":
+            raise ReadTimeoutError(endpoint_url="https://ec2")
+
+    made.before = before
+    swept = made.sweep()
+    assert len(swept.trouble) == 1
+    assert swept.counts["left for the next"] == 10
+    assert [made.state(one) for one in ones].count("ready") == 10
+
+
+def test_an_old_error_is_not_taken_for_one_of_the_stop(made: World) -> None:
+    one = made.notebook(idle=0, max_hours=24, error=Failure("password_failed", "The old one stays."))
+    made.sweep()
+    assert made.state(one) == "stopping"
+    assert "error" not in made.record(one)
 
 
 def test_one_instance_that_ec2_refuses_does_not_keep_the_others(made: World) -> None:
@@ -536,6 +889,25 @@ def test_a_throttled_call_is_made_again_when_ec2_takes_it(made: World) -> None:
     assert made.now > before
 
 
+def test_stops_begin_while_others_are_still_looked_at(made: World) -> None:
+    """A sweep that dies later, or has much to look at, has stopped by then what EC2 takes at once."""
+    image = {"ImageId": "ami-12c6146b", "MinCount": 60, "MaxCount": 60}
+    ids = [one["InstanceId"] for one in made.ec2.run_instances(**image)["Instances"]]
+    first = int(made.now.timestamp()) // 300 % 16
+    over = [made.notebook(instance=False, instance_id=one, max_hours=24, due=str(first)) for one in ids]
+
+    def die_at_the_next_shard(name: str, arguments: dict[str, Any]) -> None:
+        if name == "query" and arguments["ExpressionAttributeValues"][":shard"]["S"] != str(first):
+            raise Killed
+
+    made.before = die_at_the_next_shard
+    with pytest.raises(Killed):
+        made.sweep()
+    assert [made.state(one) for one in over].count("stopping") == 60
+    found = made.ec2.describe_instances(InstanceIds=ids)["Reservations"]
+    assert {one["State"]["Name"] for reservation in found for one in reservation["Instances"]} == {"stopped"}
+
+
 def test_throttled_to_the_end_of_its_time_it_leaves_a_state_that_is_mended(made: World) -> None:
     one = to_the_stop(made)
     made.before = refuse("RequestLimitExceeded", "stop_instances")
@@ -562,72 +934,143 @@ def test_a_run_that_ends_leaves_the_rest_to_the_next(made: World) -> None:
 # Killed at each call
 
 
-def kill_at_each_call(made: World, *notebooks: Notebook, idle: float) -> int:
-    """Sweeps that die at their first call, their second, and so on, a minute apart, until one comes to its end."""
-    for point in range(1, 200):
-        calls = 0
+def killed_at_each_call(
+    made: World, prepare: Callable[[], Notebook], check: Callable[[Notebook], None]
+) -> Counter[str]:
+    """For each call of a sweep in turn, but those that only look for what is due: a notebook of its own, a sweep that
+    dies there, and what it comes to. The calls that a sweep died at."""
+    died: Counter[str] = Counter()
+    for point in range(1, 100):
+        one, calls = prepare(), 0
 
         def kill(name: str, arguments: dict[str, Any], point: int = point) -> None:
             nonlocal calls
-            calls += 1
+            calls += name != "query"
             if calls == point:
+                died[name] += 1
                 raise Killed
 
         made.before = kill
         try:
             made.sweep(f"sweep-{point}")
         except Killed:
-            after(made, 1, *notebooks, idle=idle)
-            continue
-        made.before = lambda name, arguments: None
-        return point
+            pass
+        finally:
+            made.before = lambda name, arguments: None
+        check(one)
+        made.forget(one)
+        if died.total() != point:
+            return died
     raise AssertionError("It never came to its end.")
 
 
-def settle(made: World, *notebooks: Notebook, idle: float) -> None:
-    """The sweeps of the next half hour."""
-    for number in range(6):
-        after(made, 5, *notebooks, idle=idle)
+def settle(made: World, one: Notebook, idle: float | None, until: Callable[[], bool] = lambda: False) -> None:
+    """The sweeps of the next 40 minutes, or until then; `idle` None: nothing is heard of it."""
+    for number in range(8):
+        if until():
+            return
+        made.pass_minutes(5)
+        if idle is not None:
+            made.beat(one, idle + 5 * (number + 1))
         made.sweep(f"after-{number}")
 
 
 def test_killed_at_each_call_it_keeps_what_is_used(made: World) -> None:
-    one = made.notebook(idle=0)
-    assert kill_at_each_call(made, one, idle=0) > 16
-    settle(made, one, idle=0)
-    assert made.state(one) == "ready"
-    assert made.told.messages == []
+    made.tell_for_real()
+
+    def check(one: Notebook) -> None:
+        after(made, 16, one, idle=0)
+        made.sweep("after")
+        assert made.state(one) == "ready"
+        assert made.lines(one)[-1].code == "active"
+        assert made.record(one)["confirmed_at"] <= times.to_text(made.now)
+
+    died = killed_at_each_call(made, lambda: made.notebook(idle=0), check)
+    # Read, heartbeat; confirm, decide; the line.
+    assert died == {"batch_get_item": 2, "update_item": 2, "batch_write_item": 1}
+    assert made.published == []
 
 
 def test_killed_at_each_call_it_never_stops_unwarned_and_stops_in_the_end(made: World) -> None:
-    one = made.notebook(idle=55)
-    # Each call of EC2 or of Step Functions once, whatever was called before it died.
-    kill_at_each_call(made, one, idle=66)
-    while made.state(one) == "ready":
-        stops = made.begun("stop")
-        assert stops == {}
-        after(made, 3, one, idle=70)
-        kill_at_each_call(made, one, idle=70)
-    settle(made, one, idle=70)
-    lines = [line.action for line in made.lines(one) if line.action in ("warn", "stop")]
-    assert lines.count("stop") == 1
-    assert "warn" in lines
-    assert lines[-1] == "stop"
-    assert made.power(one) == "stopped"
-    assert list(made.begun("stop")) == [f"{one.id}-stop-1"]
-    assert made.record(one)["stops"] == 1
+    made.tell_for_real()
+
+    def check(one: Notebook) -> None:
+        settle(made, one, 55, until=lambda: made.state(one) == "stopping")
+        warned = [at for at, notebook, kind in made.published if (notebook, kind) == (one.id, "warned")]
+        assert warned
+        (stop,) = made.lines(one, "stop")
+        # As long before as it was promised, however often it was told.
+        assert min(warned) <= made.now - 10 * MINUTE
+        assert stop.at >= times.to_text(max(warned))
+        assert made.state(one) == "stopping"
+        assert made.power(one) == "stopped"
+        assert [name for name in made.begun("stop") if one.id in name] == [f"{one.id}-stop-1"]
+
+    died = killed_at_each_call(made, lambda: made.notebook(idle=55), check)
+    assert died["publish"] == 1
+    assert died["transact_write_items"] == 1
+    # Of the message: what it is made of, and what is noted of it; then that it was given.
+    assert died["get_item"] >= 3
+    assert died["update_item"] >= 2
+
+
+def test_killed_at_each_call_of_a_stop_it_is_stopped_once(made: World) -> None:
+    made.tell_for_real()
+
+    def check(one: Notebook) -> None:
+        settle(made, one, None, until=lambda: bool(made.begun("stop").get(f"{one.id}-stop-1")))
+        made.pass_minutes(6)
+        made.sweep("after")
+        record = made.record(one)
+        assert (record["state"], record["stops"], record["stop"]["code"]) == ("stopping", 1, "limit")
+        assert made.power(one) == "stopped"
+        assert [name for name in made.begun("stop") if one.id in name] == [f"{one.id}-stop-1"]
+        assert len(made.lines(one, "stop")) == 1
+
+    died = killed_at_each_call(made, lambda: made.notebook(idle=0, max_hours=24), check)
+    assert {"transact_write_items", "update_item", "stop_instances", "start_execution"} <= set(died)
+
+
+def test_killed_at_each_call_it_probes_what_is_silent(made: World) -> None:
+    made.tell_for_real()
+
+    def check(one: Notebook) -> None:
+        made.pass_minutes(16)
+        made.sweep("after")
+        assert [one.instance_id] in made.commands
+        assert made.record(one)["probed"]
+        assert made.state(one) == "ready"
+        count = len(made.commands)
+        made.pass_minutes(16)
+        made.sweep("after")
+        assert len(made.commands) == count
+
+    died = killed_at_each_call(made, lambda: heard(made, 16), check)
+    assert died["send_command"] == 1
+    # Before it the decision, after it what was sent.
+    assert died["update_item"] >= 2
 
 
 def test_killed_at_each_call_it_ends_what_is_gone_once(made: World) -> None:
-    one = heard(made, 16)
-    made.ec2.terminate_instances(InstanceIds=[one.instance_id])
-    kill_at_each_call(made, idle=0)
-    settle(made, idle=0)
-    record = made.record(one)
-    assert (record["state"], record["error"]["code"]) == ("failed", "instance_gone")
-    assert [line.code for line in made.lines(one)].count("instance_gone") == 1
-    # Killed before its message it is `untold`, and the schedule of the messages sends it.
-    assert made.told.messages == [(one.id, "failed")] or one.id in made.user()["untold"]
+    made.tell_for_real()
+
+    def prepare() -> Notebook:
+        one = heard(made, 16)
+        made.ec2.terminate_instances(InstanceIds=[one.instance_id])
+        return one
+
+    def check(one: Notebook) -> None:
+        made.pass_minutes(16)
+        made.sweep("after")
+        record = made.record(one)
+        assert (record["state"], record["error"]["code"]) == ("failed", "instance_gone")
+        assert [line.code for line in made.lines(one)].count("instance_gone") == 1
+        # Killed before its message it is `untold`, and the schedule of the messages sends it.
+        told = [kind for _, notebook, kind in made.published if notebook == one.id]
+        assert told == ["failed"] or (not told and one.id in made.user()["untold"])
+
+    died = killed_at_each_call(made, prepare, check)
+    assert died["publish"] == 1
 
 
 # Mending
@@ -723,7 +1166,7 @@ def test_a_start_that_was_aborted_with_the_machine_on_is_stopped(made: World) ->
     end(made, "start", f"{one.id}-start-1")
     made.sweep()
     assert (made.state(one), made.power(one)) == ("stopping", "stopped")
-    assert made.record(one)["stop"]["code"] == "start_failed"
+    assert made.record(one)["stop"]["code"] == made.record(one)["error"]["code"] == "start_failed"
     assert f"{one.id}-stop-1" in made.begun("stop")
 
 
@@ -740,9 +1183,11 @@ def test_a_delete_that_was_aborted_is_begun_again(made: World) -> None:
 def test_a_workflow_that_does_not_start_is_tried_again(made: World) -> None:
     one = made.notebook(state="terminating", deletes=1)
     made.before = refuse("ThrottlingException", "start_execution")
+    made.pass_minutes(24 * 60)
     assert made.sweep().trouble
     made.before = lambda name, arguments: None
-    made.pass_minutes(300)
+    # Soon, however long it waits already: nothing runs for it.
+    made.pass_minutes(6)
     made.sweep()
     assert f"{one.id}-delete" in made.begun("terminate")
 
@@ -774,6 +1219,17 @@ def test_lines_expire_and_those_of_what_was_kept_sooner(made: World) -> None:
     assert int(str(stopped)) - int(str(kept)) == (90 - 14) * 86_400
 
 
+def test_a_line_that_would_be_too_large_goes_without_its_signals() -> None:
+    """It is written with the stop, or neither is."""
+    line = Event(
+        "nb-1", times.to_text(NOON), "stop", "limit", "sweep", "why " * 9999, None, {"facts": ["x" * 900] * 500}
+    )
+    row = from_item(line.to_item())
+    assert rows.size(row) < 16 * 1024
+    assert str(row["reason"]).startswith("why why")
+    assert row["signals"] == {"left_out": "too large"}
+
+
 # The monthly message
 
 
@@ -784,6 +1240,8 @@ def test_disks_of_stopped_notebooks_are_told_once_to_each_owner(made: World) -> 
     user(made.deployed, "bob", email="bob@example.com", quota=5)
     names = [made.notebook(state="stopped").name for _ in range(2)]
     made.notebook(idle=0)
+    # A row that cannot be read keeps no user from their message.
+    made.dynamodb.put_item(TableName=ENV["NOD_USERS_TABLE"], Item={"name": {"S": "aaa"}})
     parts = Parts()
     assert made.scheduled().tell_disk_costs(parts) == ["ada"]
     assert made.told.messages == [("ada", f"disks of {', '.join(sorted(names))}")]

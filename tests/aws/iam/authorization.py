@@ -102,24 +102,25 @@ def _create_fleet(parameters: Mapping[str, Any], facts: Facts) -> Iterator[Autho
     template_arn = facts.arn("ec2", f"launch-template/{config['LaunchTemplateSpecification']['LaunchTemplateId']}")
     yield Authorization("ec2:CreateFleet", facts.arn("ec2", f"fleet/{NEW['fleet']}"))
     yield Authorization("ec2:CreateFleet", template_arn)
-    tags = _tags_of(given, "instance")
+    tags = {kind: _tags_of(given, kind) for kind in ("instance", "volume")}
     for override in config["Overrides"]:
         instance_type = {"ec2:InstanceType": override["InstanceType"]}
         yield Authorization(
-            "ec2:CreateFleet", facts.arn("ec2", f"instance/{NEW['instance']}"), _request_tags(tags) | instance_type
+            "ec2:CreateFleet",
+            facts.arn("ec2", f"instance/{NEW['instance']}"),
+            _request_tags(tags["instance"]) | instance_type,
         )
         yield Authorization("ec2:CreateFleet", facts.arn("ec2", f"subnet/{override['SubnetId']}"))
         yield Authorization("ec2:CreateFleet", f"arn:aws:ec2:{facts.region}::image/{facts.image}")
-        yield Authorization("ec2:CreateFleet", facts.arn("ec2", f"volume/{NEW['volume']}"), _disk(override))
+        disk = _request_tags(tags["volume"]) | _disk(override)
+        yield Authorization("ec2:CreateFleet", facts.arn("ec2", f"volume/{NEW['volume']}"), disk)
         yield from _run(override, given, template_arn, facts)
         # The image is a public parameter; it is read in the caller's name.
         name = override["ImageId"].removeprefix("resolve:ssm:")
         yield Authorization("ssm:GetParameters", f"arn:aws:ssm:{facts.region}::parameter{name}")
-    yield Authorization(
-        "ec2:CreateTags",
-        facts.arn("ec2", f"instance/{NEW['instance']}"),
-        _request_tags(tags) | {"ec2:CreateAction": "CreateFleet"},
-    )
+    for kind, made in tags.items():
+        context = _request_tags(made) | {"ec2:CreateAction": "CreateFleet"}
+        yield Authorization("ec2:CreateTags", facts.arn("ec2", f"{kind}/{NEW[kind]}"), context)
     yield Authorization("iam:PassRole", facts.role_arn, {"iam:PassedToService": "ec2.amazonaws.com"})
 
 

@@ -279,7 +279,7 @@ class Scenario:
 
         row = {"id": {"S": f"orphan#{identifier}"}, "first_seen_at": at(300), "seen_at": at(0.5)}
         if hours_told is not None:
-            row["told_at"] = at(hours_told)
+            row["told_at"] = row["owner_told_at"] = at(hours_told)
         self.town.tables.put_item(TableName="nod-local-sweeps", Item=row)
         # It counts from its making too, which is now.
         self.ahead = timedelta(hours=2)
