@@ -1,10 +1,13 @@
-"""The order of the tests."""
+"""The order of the tests, and what none leaves to the next."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from chalicelib.log import about
 
 LOCAL = Path(__file__).parent / "local"
 
@@ -23,3 +26,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 1 if item.path.is_relative_to(LOCAL) else 3
 
     items.sort(key=rank)
+
+
+@pytest.fixture(autouse=True)
+def of_no_notebook() -> Iterator[None]:
+    """A test that calls the product's own code, outside an invocation, would leave the notebook it noted in the log."""
+    with about(None):
+        yield
