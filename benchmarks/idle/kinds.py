@@ -354,6 +354,53 @@ def sweep_gap(day: Day) -> None:
     day.swept.append((done + minutes(day, 5, 40), done + minutes(day, 45, 80)))
 
 
+def writing(day: Day) -> None:
+    """A person writes text for hours, in a file or in markdown cells, and runs nothing. The page saves it, at most each
+    two minutes; they think, read and look things up elsewhere. Then they go."""
+    rng, start = day.rng, morning(day)
+    end = start + hours(day, 2, 5)
+    day.need(start, end)
+    visible: list[tuple[float, float]] = []
+    moment = shown_from = start
+    while moment < end:
+        day.inputs.append((moment, False))
+        pause = rng.uniform(120, 180) if rng.random() < 0.8 else rng.uniform(3, 25) * MINUTE
+        if pause > 5 * MINUTE and rng.random() < 0.5:
+            visible.append((shown_from, min(moment + 30, end)))
+            shown_from = min(end, moment + pause - 10)
+        moment += pause
+    visible.append((shown_from, end))
+    day.pages.append(Page(start, end if left(day) == "closed" else NIGHT, tuple(v for v in visible if v[1] > v[0])))
+
+
+def short_bursts(day: Day) -> None:
+    """A process in the background computes for a second, waits for up to a minute, and so on for hours."""
+    end = sit(day, morning(day), minutes(day, 15, 60), left(day))
+    pulse = (day.rng.uniform(1.0, 1.8), day.rng.uniform(20, 60))
+    task(day, Work(end - 20, end + hours(day, 2, 6), cpu=1.0, pulse=pulse))
+
+
+def trickle(day: Day) -> None:
+    """A process in the background fetches little by little, as one does who is polite to a server, or writes so."""
+    end = sit(day, morning(day), minutes(day, 15, 60), left(day))
+    network, disk = day.rng.choice([(day.rng.uniform(14, 20) * KIB, 0.0), (0.0, day.rng.uniform(120, 200) * KIB)])
+    task(day, Work(end - 20, end + hours(day, 2, 5), cpu=0.01, network=network, disk=disk))
+
+
+def idle_cluster(day: Day) -> None:
+    """A local cluster of workers that nobody asks anything any more: each keeps house a little."""
+    end = sit(day, morning(day), minutes(day, 20, 90), left(day))
+    for _ in range(day.rng.randint(2, 8)):
+        day.works.append(Work(end - 600, NIGHT, cpu=day.rng.uniform(0.022, 0.03)))
+    day.works.append(Work(end - 600, NIGHT, cpu=day.rng.uniform(0.03, 0.065)))
+
+
+def rare_bursts(day: Day) -> None:
+    """A process in the background computes for a minute and then sleeps for longer than the limit."""
+    end = sit(day, morning(day), minutes(day, 15, 60), left(day))
+    task(day, Work(end - 20, end + hours(day, 3, 8), cpu=1.0, pulse=(60.0, minutes(day, 75, 100))))
+
+
 def sleeping_poller(day: Day) -> None:
     """A detached process sleeps, asks a cluster elsewhere every half a minute, and nobody told Jupyter of it."""
     end = sit(day, morning(day), minutes(day, 15, 60), left(day))
@@ -361,9 +408,9 @@ def sleeping_poller(day: Day) -> None:
 
 
 def slow_child(day: Day) -> None:
-    """Detached work that uses less of a core than an idle dask worker does."""
+    """Detached work that uses steadily as little of a core as the processes of an idle cluster do."""
     end = sit(day, morning(day), minutes(day, 15, 60), left(day))
-    task(day, Work(end - 20, end + hours(day, 2, 6), cpu=day.rng.uniform(0.02, 0.05)))
+    task(day, Work(end - 20, end + hours(day, 2, 6), cpu=day.rng.uniform(0.02, 0.07)))
 
 
 def hidden_reading(day: Day) -> None:
@@ -374,7 +421,7 @@ def hidden_reading(day: Day) -> None:
     sit(day, again, minutes(day, 15, 60), "closed")
 
 
-BEYOND: dict[str, Callable[[Day], None]] = {kind.__name__: kind for kind in (sleeping_poller, slow_child)}
+BEYOND: dict[str, Callable[[Day], None]] = {kind.__name__: kind for kind in (sleeping_poller, slow_child, rare_bursts)}
 """What cannot be told from its opposite by what a machine shows (a forgotten service, an empty chair). Shown beside
 the others and not counted; for these there is `nod extend`, and the warning."""
 
@@ -413,5 +460,9 @@ KINDS: dict[str, Callable[[Day], None]] = {
         reboot,
         short_visits,
         sweep_gap,
+        writing,
+        short_bursts,
+        trickle,
+        idle_cluster,
     )
 }

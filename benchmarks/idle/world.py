@@ -223,28 +223,42 @@ class Machine:
         return int((DAY - self.start) // STEP)
 
     def _amounts(self, of: Callable[[Work], float], noise: Callable[[random.Random], float]) -> list[float]:
-        rng = random.Random(f"{self.day.name} {self.start}")
-        # A thousand values of noise, drawn once and read round and round.
-        drawn = [noise(rng) for _ in range(997)]
-        found = (drawn * (self.looks // 997 + 1))[: self.looks]
+        found = self._noise(noise)
         for work in self.works:
             rate = of(work)
             if not rate:
                 continue
-            first = max(0, int((work.start - self.start) // STEP))
-            for index in range(first, min(self.looks, int((work.end - self.start) // STEP) + 1)):
-                begin = self.start + index * STEP
-                found[index] += rate * _overlap(work, begin, begin + STEP)
+            for index, seconds in self._shares(work):
+                found[index] += rate * seconds
         return found
+
+    def _noise(self, noise: Callable[[random.Random], float]) -> list[float]:
+        rng = random.Random(f"{self.day.name} {self.start}")
+        # A thousand values of noise, drawn once and read round and round.
+        drawn = [noise(rng) for _ in range(997)]
+        return (drawn * (self.looks // 997 + 1))[: self.looks]
+
+    def _shares(self, work: Work) -> Iterable[tuple[int, float]]:
+        """The looks in which it is there, and for how many seconds of each it computes."""
+        first = max(0, int((work.start - self.start) // STEP))
+        for index in range(first, min(self.looks, int((work.end - self.start) // STEP) + 1)):
+            begin = self.start + index * STEP
+            yield index, _overlap(work, begin, begin + STEP)
 
     @cached_property
     def cpu(self) -> list[float]:
         """Core-seconds of the user's processes in each look: idle kernels use some as well."""
-        # Idle kernels 0.1 to 0.5 % of a core, now and then a garbage collection or an autosave of some extension.
-        return self._amounts(
-            lambda work: 0.0 if work.system else work.cpu,
-            lambda rng: STEP * rng.uniform(0.002, 0.012) + (rng.uniform(0.2, 0.9) if rng.random() < 0.01 else 0.0),
-        )
+        return self._amounts(lambda work: 0.0 if work.system else work.cpu, _idle_kernels)
+
+    @cached_property
+    def busiest(self) -> list[float]:
+        """Core-seconds of the user's busiest process in each look. Each work is one process."""
+        found = self._noise(_idle_kernels)
+        for work in self.works:
+            if not work.system and work.cpu:
+                for index, seconds in self._shares(work):
+                    found[index] = max(found[index], work.cpu * seconds)
+        return found
 
     @cached_property
     def host_cpu(self) -> list[float]:
@@ -332,6 +346,11 @@ def last(moments: list[float], until: float) -> float:
 def within(moment: float, intervals: list[Interval]) -> bool:
     """Whether one of them holds the moment."""
     return any(start <= moment < end for start, end in intervals)
+
+
+def _idle_kernels(rng: random.Random) -> float:
+    """0.1 to 0.5 % of a core each, now and then a garbage collection or an autosave of some extension."""
+    return STEP * rng.uniform(0.002, 0.012) + (rng.uniform(0.2, 0.9) if rng.random() < 0.01 else 0.0)
 
 
 def _overlap(work: Work, begin: float, end: float) -> float:

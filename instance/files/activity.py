@@ -4,16 +4,15 @@ A `Sample` is what one look found, `Activity` remembers when each signal was las
 CLOCK_BOOTTIME, which no clock step moves and which runs on while a machine sleeps. What a look could not find
 out is None: unknown, which is not the same as idle.
 
-The thresholds stand between what idle software does by itself and the least that is work (measured on an idle
-notebook unless another source is named):
+The thresholds stand between what idle software does by itself and the least that is work; what was measured is in
+decision 13:
 
-- CPU. Idle kernels use 0.1 to 0.5 % of a core each, a kernel whose thread prints every second 1 %, an idle dask
-  worker 2 to 5 %, `top` and `htop` 1 to 3 %. Work that waits for nothing uses 100 %. So 10 % of a core over a
-  minute counts, and also 2 core-seconds within 10 seconds: bursts with gaps are work, though their mean is low.
-- Disk. History files, logs and databases that sync each second write up to some 30 KiB/s; 200 KiB/s over a minute
-  is more than any of them and less than a copy on the slowest disk.
-- Network. A program that asks a server each second with a new TLS connection moves 8 KiB/s; a slow download,
-  which is work, 50 KiB/s. 20 KiB/s over a minute lies between.
+- CPU. Idle programs add up, work stands out: of what counts is the busiest process of each look, and of all together
+  three times as much. 10 % of a core over a minute counts, and also 2 core-seconds within 10 seconds: bursts with
+  gaps are work, though their mean is low. So do shorter ones that come again and again: a program that wakes up to
+  see whether there is something to do needs milliseconds, one that computes for the better part of a second time
+  after time has found something.
+- Disk: 100 KiB/s over a minute. Network: 12 KiB/s over a minute.
 - GPU. An idle GPU shows 0 %, and up to 3 % while its tools look at it: 5 %.
 """
 
@@ -22,11 +21,18 @@ from collections import deque
 from typing import Any, NamedTuple
 
 WINDOW_SECONDS = 60.0
+# Of one process.
 CPU_CORES = 0.10
 BURST_SECONDS = 10.0
 BURST_CORE_SECONDS = 2.0
-DISK_BYTES = 200 * 1024.0
-NETWORK_BYTES = 20 * 1024.0
+# So many times as much of all processes together.
+TOGETHER = 3.0
+# So much of one process within BURST_SECONDS, so many times in a row, none of them longer after the one before.
+SHORT_CORE_SECONDS = 0.9
+SHORT_TIMES = 5
+SHORT_GAP_SECONDS = 120.0
+DISK_BYTES = 100 * 1024.0
+NETWORK_BYTES = 12 * 1024.0
 GPU_PERCENT = 5.0
 # Without a look for so long nothing is known; three missed looks of the slowest rhythm are not yet that.
 STALE_SECONDS = 60.0
@@ -57,6 +63,8 @@ class Sample(NamedTuple):
     gpu_percent: float | None = None
     #: Open pages of the notebook: in a visible window, and not.
     browsers: tuple[int, int] | None = None
+    #: Of `cpu_seconds` the share of the process that used most. None: as if one had used it all.
+    busiest_seconds: float | None = None
 
 
 class Flow:
@@ -92,6 +100,28 @@ class Flow:
             self._parts.popleft()
 
 
+class Repeats:
+    """Short bursts, looked at for whether they come again and again."""
+
+    def __init__(self) -> None:
+        self._flow = Flow(BURST_SECONDS, SHORT_CORE_SECONDS)
+        self._last: float | None = None
+        self._times = 0
+
+    def add(self, at: float, seconds: float, amount: float) -> bool:
+        """Takes what came in the `seconds` before `at`; whether it ends a burst that is not the first."""
+        self._flow.add(at, seconds, amount)
+        # Not what `add` says: a burst may lie in two looks, nearly all of it in the first.
+        if self._flow.mean(at) * BURST_SECONDS < SHORT_CORE_SECONDS or amount < SHORT_CORE_SECONDS / 10:
+            return False
+        since = math.inf if self._last is None else at - self._last
+        # The same burst is seen for as long as the window remembers it.
+        if since >= BURST_SECONDS:
+            self._times = self._times + 1 if since <= max(SHORT_GAP_SECONDS, seconds) else 1
+            self._last = at
+        return self._times >= SHORT_TIMES
+
+
 class Activity:
     """When each signal was last active. Samples are handed in one after the other."""
 
@@ -101,8 +131,11 @@ class Activity:
         self._last: dict[str, float] = {}
         self._sample: Sample | None = None
         self._unknown_at: float | None = None
-        self._cpu = Flow(WINDOW_SECONDS, CPU_CORES * WINDOW_SECONDS)
-        self._burst = Flow(BURST_SECONDS, BURST_CORE_SECONDS)
+        self._cpu = Flow(WINDOW_SECONDS, TOGETHER * CPU_CORES * WINDOW_SECONDS)
+        self._burst = Flow(BURST_SECONDS, TOGETHER * BURST_CORE_SECONDS)
+        self._one = Flow(WINDOW_SECONDS, CPU_CORES * WINDOW_SECONDS)
+        self._burst_of_one = Flow(BURST_SECONDS, BURST_CORE_SECONDS)
+        self._repeats = Repeats()
         self._disk = Flow(WINDOW_SECONDS, DISK_BYTES * WINDOW_SECONDS)
         self._network = Flow(WINDOW_SECONDS, NETWORK_BYTES * WINDOW_SECONDS)
 
@@ -129,7 +162,7 @@ class Activity:
         ):
             if active:
                 self._active(signal, sample.at)
-        if self.unknown(sample.at):
+        if _hides_use(self.unknown(sample.at)):
             self._unknown_at = sample.at
 
     def ages(self, now: float) -> dict[str, int]:
@@ -153,10 +186,15 @@ class Activity:
         }
         return [name for name, value in found.items() if value is None]
 
-    def idle_seconds(self, now: float) -> float:
-        """How long nothing was active, nobody looked, and all of it was known."""
-        unknown_at = now if self.unknown(now) else self._unknown_at
-        return max(0.0, now - max([self._started_at, unknown_at or 0.0, *self._last.values()]))
+    def idle_seconds(self, now: float, unknown_cap: float) -> float:
+        """How long nothing was active, and all of it was known.
+
+        What cannot be told counts as use for so long after the last use that was told (`unknown_cap`), as it does for
+        the sweep: a signal that stays unknown must not keep the machine for ever. Nor must a page that lies open.
+        """
+        used_at = max([self._started_at, *(self._last[name] for name in ACTIVITY if name in self._last)])
+        unknown_at = now if _hides_use(self.unknown(now)) else self._unknown_at
+        return max(0.0, now - max(used_at, min(unknown_at or 0.0, used_at + unknown_cap)))
 
     def facts(self, now: float) -> dict[str, Any]:
         """What the last sample found, for people; what is unknown is absent."""
@@ -205,10 +243,22 @@ class Activity:
     def _computes(self, sample: Sample, seconds: float) -> bool:
         if sample.cpu_seconds is None:
             return False
-        # Both take the sample, whatever the other says.
-        steady = self._cpu.add(sample.at, seconds, sample.cpu_seconds)
-        burst = self._burst.add(sample.at, seconds, sample.cpu_seconds)
-        return steady or burst
+        most = sample.cpu_seconds if sample.busiest_seconds is None else sample.busiest_seconds
+        # All take the sample, whatever the others say.
+        return any(
+            [
+                self._cpu.add(sample.at, seconds, sample.cpu_seconds),
+                self._burst.add(sample.at, seconds, sample.cpu_seconds),
+                self._one.add(sample.at, seconds, most),
+                self._burst_of_one.add(sample.at, seconds, most),
+                self._repeats.add(sample.at, seconds, most),
+            ]
+        )
+
+
+def _hides_use(unknown: list[str]) -> bool:
+    """Whether there may be use behind what cannot be told: who looks at a page uses nothing by that."""
+    return any(name != "browsers" for name in unknown)
 
 
 def _counts(pairs: list[tuple[bool, bool]], names: tuple[str, str, str]) -> dict[str, int]:

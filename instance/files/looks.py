@@ -180,6 +180,7 @@ class Looker:
             kernels=jupyter.kernels if jupyter else None,
             terminals=terminals,
             cpu_seconds=found.cpu_seconds,
+            busiest_seconds=found.busiest_seconds,
             disk_bytes=found.disk_bytes,
             network_bytes=network,
             gpu_percent=gpu,

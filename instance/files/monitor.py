@@ -12,12 +12,14 @@ This folder is a package on the machine (/opt/nod/nod_monitor); nod-monitor.py s
 
 import contextlib
 import datetime
+import email.utils
 import hashlib
 import hmac
 import http.client
 import json
 import os
 import random
+import resource
 import signal
 import socket
 import ssl
@@ -38,14 +40,24 @@ PERIOD_SECONDS = 60.0
 QUIET_PERIOD_SECONDS = 240.0
 PROBE_SECONDS = 15.0
 DEAD_MAN_SECONDS = 3 * 3600.0
+# As chalicelib/idleness.py has it: for so long, or an hour over the limit, what cannot be told counts as use.
+UNKNOWN_SECONDS = 4 * 3600.0
+UNKNOWN_MORE_SECONDS = 3600.0
 DEFAULT_LIMIT_SECONDS = 3600.0
 # Nothing comes more often than this, whatever a minute is.
 LEAST_SECONDS = 1.0
 LONGEST_SECONDS = 31 * 86400.0
+# A request that is signed for another time than DynamoDB's is refused; it allows 5 minutes, or more.
+SKEW_SECONDS = 240.0
+# OpenSSL's verdicts "not yet valid" and "has expired", and its flag to leave times alone (X509_V_…, not in `ssl`).
+OUT_OF_TIME = (9, 10)
+NO_CHECK_TIME = 0x200000
 # A notebook that has not answered for so long does not start any more: it is asked as one that answers.
 STARTING_SECONDS = 600.0
 # A certificate can end while nothing else changes.
 VALIDITY_SECONDS = 3600.0
+# The table forgets the row of a machine that has not written for so long: it is gone, or stopped, and starts anew.
+KEPT_SECONDS = 90 * 24 * 3600
 RETRY_SECONDS = (2.0, 5.0, 10.0, 20.0)
 TIMEOUT_SECONDS = 5.0
 IMDS = ("169.254.169.254", 80)
@@ -59,7 +71,18 @@ Values = Mapping[str, Any]
 
 
 class HeartbeatError(Exception):
-    """The heartbeat was not accepted; the text says why."""
+    """The heartbeat was not accepted; the text says why. `date`: what time it is, by who refused it."""
+
+    def __init__(self, text: str, date: datetime.datetime | None = None) -> None:
+        super().__init__(text)
+        self.date = date
+
+
+class Written(NamedTuple):
+    """The row after a heartbeat, and what time it is by DynamoDB."""
+
+    row: dict[str, Any]
+    date: datetime.datetime | None
 
 
 class Credentials(NamedTuple):
@@ -220,8 +243,8 @@ class HeartbeatTable:
         self._endpoint = urllib.parse.urlsplit(endpoint or f"https://dynamodb.{region}.{partition(region)[1]}")
         self._tls = ssl.create_default_context() if self._endpoint.scheme == "https" else None
 
-    def write(self, instance: Instance, values: Values, now: datetime.datetime) -> dict[str, Any]:
-        """Writes the row and answers all of it; HeartbeatError with DynamoDB's words when it refuses."""
+    def write(self, instance: Instance, values: Values, now: datetime.datetime) -> Written:
+        """Writes the row, signed for `now`; HeartbeatError with DynamoDB's words when it refuses."""
         body = json.dumps(update_item(self._table, instance.arn, values)).encode()
         headers = {
             "content-type": "application/x-amz-json-1.0",
@@ -235,23 +258,60 @@ class HeartbeatTable:
             credentials=instance.credentials,
             now=now,
         )
+        try:
+            return self._post(body, signed, self._tls)
+        except ssl.SSLCertVerificationError as error:
+            if error.verify_code not in OUT_OF_TIME:
+                raise
+        # By this machine's clock DynamoDB's certificate has ended or does not count yet, and it is the clock that may
+        # be wrong, by years. Issuer and name are checked as ever, the certificate's time by the answer's Date.
+        context = ssl.create_default_context()
+        context.verify_flags |= NO_CHECK_TIME
+        return self._post(body, signed, context, clock_counts=False)
+
+    def _post(
+        self, body: bytes, signed: dict[str, str], tls: ssl.SSLContext | None, *, clock_counts: bool = True
+    ) -> Written:
         host, port = self._endpoint.hostname or "", self._endpoint.port
         connection = (
-            http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=self._tls)
-            if self._tls
+            http.client.HTTPSConnection(host, port, timeout=TIMEOUT_SECONDS, context=tls)
+            if tls
             else http.client.HTTPConnection(host, port, timeout=TIMEOUT_SECONDS)
         )
         try:
+            connection.connect()
+            shown = connection.sock.getpeercert() if isinstance(connection.sock, ssl.SSLSocket) else None
             connection.request("POST", "/", body, signed)
             response = connection.getresponse()
             answer = response.read(524288).decode("utf-8", "replace")
         finally:
             connection.close()
+        date = http_date(response.headers.get("Date"))
+        if not clock_counts and not (shown and date and _holds(shown, date)):
+            raise HeartbeatError("the certificate of DynamoDB is not in its time")
         if response.status != http.client.OK:
-            raise HeartbeatError(f"DynamoDB answered {response.status}: {answer[:300]}")
+            raise HeartbeatError(f"DynamoDB answered {response.status}: {answer[:300]}", date)
         row = json.loads(answer)
         found = row.get("Attributes") if isinstance(row, dict) else None
-        return found if isinstance(found, dict) else {}
+        return Written(found if isinstance(found, dict) else {}, date)
+
+
+def _holds(certificate: Mapping[str, Any], date: datetime.datetime) -> bool:
+    """Whether a certificate, as `getpeercert` gives it, is in its time at `date`."""
+    begins, ends = (ssl.cert_time_to_seconds(certificate[name]) for name in ("notBefore", "notAfter"))
+    return begins <= date.timestamp() <= ends
+
+
+def http_date(text: str | None) -> datetime.datetime | None:
+    """A Date header's time; None for what is none."""
+    try:
+        found = email.utils.parsedate_to_datetime(text or "")
+    except (TypeError, ValueError, OverflowError):
+        return None
+    # One from which days can be taken away and added.
+    if not 2000 <= found.year <= 9000:
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=datetime.timezone.utc)  # noqa: UP017 (Python 3.10)
 
 
 def probe(address: tuple[str, int] = NOTEBOOK, timeout: float = TIMEOUT_SECONDS) -> Probe:
@@ -322,6 +382,31 @@ def utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.timezone.utc)  # noqa: UP017 (Python 3.10)
 
 
+class Timekeeper:
+    """What time it is: the machine's clock until DynamoDB has answered, then DynamoDB's, carried on by CLOCK_BOOTTIME.
+
+    Who is root may set the machine's clock, and DynamoDB takes no request that is signed for another time than its own.
+    So that a heartbeat is not lost by a clock that steps, each answer's Date counts in its place.
+    """
+
+    def __init__(self, wall: Callable[[], datetime.datetime], clock: Callable[[], float]) -> None:
+        self._wall = wall
+        self._clock = clock
+        self._booted: datetime.datetime | None = None
+
+    def now(self) -> datetime.datetime:
+        """UTC; of the moment."""
+        return self._wall() if self._booted is None else self._booted + datetime.timedelta(seconds=self._clock())
+
+    def hear(self, date: datetime.datetime | None) -> float:
+        """Takes the time of an answer that has just come; by how many seconds that moved ours."""
+        if date is None:
+            return 0.0
+        before = self.now()
+        self._booted = date - datetime.timedelta(seconds=self._clock())
+        return (date - before).total_seconds()
+
+
 class DeadMan:
     """Decides to end a machine that nobody uses and nobody watches: the sweep that should do it is dead.
 
@@ -329,8 +414,7 @@ class DeadMan:
     """
 
     def __init__(self, started_at: float, minute: float = 60.0) -> None:
-        self._more = DEAD_MAN_SECONDS * minute / 60
-        self._default_limit = DEFAULT_LIMIT_SECONDS * minute / 60
+        self._scale = minute / 60
         self.limit: float | None = None
         self.confirmed: str | float | None = None
         self.confirmed_at = started_at
@@ -354,7 +438,14 @@ class DeadMan:
 
     def patience(self) -> float:
         """Seconds of idleness, and of silence of the control plane, until the end."""
-        return 2 * (self.limit or self._default_limit) + self._more
+        return 2 * self._limit() + DEAD_MAN_SECONDS * self._scale
+
+    def unknown_cap(self) -> float:
+        """For how many seconds after the last use a signal that cannot be told counts as use."""
+        return max(UNKNOWN_SECONDS * self._scale, self._limit() + UNKNOWN_MORE_SECONDS * self._scale)
+
+    def _limit(self) -> float:
+        return self.limit or DEFAULT_LIMIT_SECONDS * self._scale
 
     def is_over(self, idle_seconds: float, now: float) -> bool:
         """Whether the machine must end now."""
@@ -459,7 +550,7 @@ class Monitor:
         self._accepted = accepted
         self._notebook = notebook
         self._clock = clock
-        self._wall = wall
+        self._time = Timekeeper(wall, clock)
         self._end = end
         started = clock()
         self.activity = Activity(started)
@@ -551,10 +642,22 @@ class Monitor:
         """Writes the row and hears what the control plane says. Errors as of Metadata, or HeartbeatError."""
         instance = self._metadata.instance()
         self._address = instance.address
-        wall = self._wall()
         self._beat += 1
-        row = self._table.write(instance, self.values(instance.address, now, wall), wall)
-        self.dead_man.hear(row, self._clock(), self._wall())
+        try:
+            written = self._write(instance, now)
+        except HeartbeatError as error:
+            # Whatever its words are: what was signed for another time may be taken when it is signed for the right one.
+            moved = self._time.hear(error.date)
+            if abs(moved) < SKEW_SECONDS:
+                raise
+            log(f"by DynamoDB's clock it is {moved:+.0f} s: its time counts from now on")
+            written = self._write(instance, now)
+        self._time.hear(written.date)
+        self.dead_man.hear(written.row, self._clock(), self._time.now())
+
+    def _write(self, instance: Instance, now: float) -> Written:
+        at = self._time.now()
+        return self._table.write(instance, self.values(instance.address, now, at), at)
 
     def values(self, address: str | None, now: float, wall: datetime.datetime) -> dict[str, Any]:
         """The row's attributes; None: unknown."""
@@ -575,6 +678,7 @@ class Monitor:
             "ages": self.activity.ages(now),
             "facts": facts,
             "unknown": self.activity.unknown(now),
+            "expires_at": int(wall.timestamp()) + KEPT_SECONDS,
         }
 
     def _is_valid(self, address: str | None, now: float) -> bool | None:
@@ -595,7 +699,7 @@ class Monitor:
         return self._validity[2]
 
     def _end_if_over(self, now: float) -> None:
-        idle = self.activity.idle_seconds(now)
+        idle = self.activity.idle_seconds(now, self.dead_man.unknown_cap())
         if not self.dead_man.is_over(idle, now) or (self._was_over is not None and now - self._was_over < 300):
             return
         self._was_over = now
@@ -650,17 +754,26 @@ def minute_of(environment: Mapping[str, str]) -> float:
     return given if 0 < given <= 60 else 60.0
 
 
+def _cpu_seconds() -> float:
+    """Of this process and of those that it has started and seen end."""
+    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(each.ru_utime + each.ru_stime for each in spent)
+
+
 def measure(seconds: float, proc: str = "/proc") -> dict[str, float]:
-    """What looking costs: samples as the service does for so many seconds, and says how much of a core it took."""
+    """What looking costs: samples as the service does for so many seconds, and says how much of a core it took.
+
+    With the programs that looking starts. Not with probes and heartbeats.
+    """
     looker = Looker(proc=proc)
     activity = Activity(boottime())
-    began, used = time.monotonic(), time.process_time()
+    began, used = time.monotonic(), _cpu_seconds()
     looks = 0
     while time.monotonic() - began < seconds:
         activity.observe(looker.look())
         looks += 1
         time.sleep(min(SAMPLE_SECONDS, max(0.0, seconds - (time.monotonic() - began))))
-    elapsed, cpu = time.monotonic() - began, time.process_time() - used
+    elapsed, cpu = time.monotonic() - began, _cpu_seconds() - used
     lines = Path("/proc/self/status").read_text().splitlines()
     rss = next(int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))
     return {"seconds": elapsed, "looks": looks, "cpu_seconds": cpu, "core_percent": 100 * cpu / elapsed, "rss_kib": rss}

@@ -1,11 +1,12 @@
-"""Watches the notebook's server from inside, for the activity monitor: requests, websockets, kernels.
+"""Watches the notebook's server from inside, for the activity monitor: requests, websockets, saves, kernels.
 
 Every two seconds it writes what it saw (visits.py) into a file in /run, with the time, so that a server that hangs is
 seen by the file's age. It changes nothing of what the server does: whatever fails here is logged once and leaves
 the file old, which the monitor takes as unknown, not as idle.
 
 It leans on some names of Jupyter Server that are not public. Where one is missing, less is known: a busy kernel
-counts as busy then, also while it waits for input().
+counts as busy then, also while it waits for input(). A contents manager that runs no hooks before it saves is known
+by the requests alone; one that saves without a request of a page (real-time collaboration) tells of nobody.
 """
 
 import json
@@ -14,13 +15,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 from jupyter_server.services.kernels.connection.base import deserialize_binary_message, deserialize_msg_from_ws_v1
 from open_sockets import OPEN
+from saves import MOST_BYTES, Saves, on_disk
 from tornado.ioloop import PeriodicCallback
 from visits import Visits
 
 WRITE_MILLISECONDS = 2000
+CONTENTS = "/api/contents/"
 V1 = "v1.kernel.websocket.jupyter.org"
 # Places in a message as ZeroMQ carries it, after the identities: signature, header, parent, metadata, content.
 HEADER, PARENT, CONTENT = 1, 2, 4
@@ -39,6 +43,7 @@ class Watch:
         self._app = app
         self._file = file
         self._visits = Visits()
+        self._saves = Saves()
         self._scanned: dict[str, tuple[int, int]] = {}
         self._logged: set[str] = set()
 
@@ -56,6 +61,7 @@ class Watch:
         OPEN.on_open = lambda handler: self.safely(self._opened, handler)
         OPEN.on_close = lambda handler: self.safely(self._closed, handler)
         self.safely(self._leave_out_asides)
+        self.safely(self._watch_saves)
         self._writer = PeriodicCallback(lambda: self.safely(self._write), WRITE_MILLISECONDS)
         self._writer.start()
         self.safely(self._write)
@@ -75,6 +81,25 @@ class Watch:
         left_out = manager.untracked_message_types
         manager.untracked_message_types = [*left_out, *(kind for kind in ASIDE if kind not in left_out)]
 
+    def _watch_saves(self) -> None:
+        def before_save(model: Any, path: str, contents_manager: Any, **_: Any) -> None:
+            self.safely(self._saves.coming, path, model, lambda: on_disk(contents_manager.root_dir, path))
+
+        self._app.contents_manager.register_pre_save_hook(before_save)
+
+    def _wrote(self, handler: Any) -> bool:
+        """Whether a request saved what a person writes."""
+        request = handler.request
+        if request.method != "PUT" or not request.path.startswith(CONTENTS):
+            return False
+        path = unquote(request.path[len(CONTENTS) :])
+        wrote = self._saves.happened(path)
+        if wrote is None and path.endswith(".ipynb") and len(request.body) <= MOST_BYTES:
+            # No hook was run. The file has changed meanwhile, so the first such save cannot be compared.
+            self._saves.coming(path, json.loads(request.body), lambda: None)
+            wrote = self._saves.happened(path)
+        return wrote is not False
+
     def _request(self, handler: Any) -> None:
         request = handler.request
         login = request.path == "/login" and request.method == "POST" and handler.get_status() == 302
@@ -86,6 +111,7 @@ class Watch:
                 status=handler.get_status(),
                 client=client_of(handler),
                 now=boottime(),
+                wrote=self._wrote(handler),
             )
 
     def _opened(self, handler: Any) -> None:

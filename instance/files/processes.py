@@ -67,6 +67,8 @@ class Look(NamedTuple):
     """What one look at the processes found; amounts since the look before, None at the first."""
 
     cpu_seconds: float | None
+    #: Of the process that used most.
+    busiest_seconds: float | None
     disk_bytes: float | None
     #: The user's processes, for the terminals that they hold.
     processes: list[Process]
@@ -135,10 +137,11 @@ class Processes:
             if known.is_user:
                 stats[pid] = stat
         server = self._server()
-        cpu, disk = self._growth(before, stats, server)
+        cpu, most, disk = self._growth(before, stats, server)
         self._looked_at = now
         return Look(
             None if first else cpu,
+            None if first else most,
             None if first else disk,
             [self._known[pid] for pid in stats],
             server is not None,
@@ -147,8 +150,11 @@ class Processes:
 
     def _growth(
         self, before: dict[int, Process], stats: dict[int, Stat], server: int | None
-    ) -> tuple[float, float | None]:
-        """Core-seconds and bytes since the look before; what each process has now is kept for the next."""
+    ) -> tuple[float, float, float | None]:
+        """Core-seconds, those of the busiest process, and bytes since the look before.
+
+        What each process has now is kept for the next.
+        """
         since = ((self._looked_at or 0.0) - 1.0) * self._ticks
         ended = self._ended(before, stats)
         used: Counter[int] = Counter()
@@ -180,7 +186,8 @@ class Processes:
             process.io = io
         self._names.append(self._named(used))
         # One that ends between two reads is nothing; that none can be read is a monitor without its powers.
-        return sum(used.values()) / self._ticks, None if unreadable and not readable else float(disk)
+        written = None if unreadable and not readable else float(disk)
+        return sum(used.values()) / self._ticks, max(used.values(), default=0) / self._ticks, written
 
     def _ended(self, before: dict[int, Process], stats: dict[int, Stat]) -> Counter[int]:
         """By living process: what its descendants that have ended had been counted for.

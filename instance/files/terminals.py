@@ -4,12 +4,17 @@ The kernel knows it all: a terminal's access time moves when a program reads wha
 group is in /proc/PID/stat, and programs that wait for single keys (editors, pagers, `top`, prompts) have switched
 line editing (ICANON) off. A program that reads whole lines sleeps in read() of the terminal.
 
+One that hands the keys to another machine has line editing off too, and what it does there cannot be seen. Of ssh its
+arguments tell: a command that was given is a command as any other, and a session is a prompt somewhere else. What runs
+in a container of this machine (`docker run -it`) has a terminal of its own here, which is looked at as all others are.
+
 Access times are of a clock that may be set, and are kept in steps of 8 seconds: what counts is that one moved
 since the look before.
 """
 
 import os
 import platform
+import re
 import stat
 import termios
 from typing import Protocol
@@ -20,6 +25,13 @@ SHELLS = (b"bash", b"sh", b"dash", b"zsh", b"fish", b"ksh", b"mksh", b"tcsh", b"
 # They wait for a command that has an entry of its own.
 WRAPPERS = (b"sudo", b"su", b"doas")
 FOLLOWERS = (b"tail", b"journalctl", b"dmesg")
+# Options of ssh that have an argument (ssh(1)).
+SSH_ARGUMENTS = "BbcDEeFIiJLlmOoPpQRSWw"
+# As the command of an ssh: what waits for somebody, and ends when they say so.
+ATTENDED = (
+    "tmux", "screen", "byobu", "zellij", "top", "htop", "btop", "nvtop", "watch", "tail", "journalctl", "less", "more",
+    "man", "vi", "vim", "nvim", "nano", "emacs", "ipython", "psql", "mysql", "sqlite3", "gdb",
+)  # fmt: skip
 # read, readv; wait4, waitid: numbers of the system calls by machine.
 READS = {"x86_64": (0, 19), "aarch64": (63, 65)}
 WAITS = {"x86_64": (61, 247), "aarch64": (260, 95)}
@@ -30,8 +42,11 @@ SERIAL_MAJOR = 4
 class System(Protocol):
     """What is asked about a terminal (by its path) and a process (by its id)."""
 
-    def accessed(self, path: str) -> float | None:
-        """When something typed was read, seconds since 1970; None: cannot be known."""
+    def path(self, pid: int, device: int) -> str:
+        """Where the terminal of a process is found."""
+
+    def accessed(self, path: str) -> tuple[int, float] | None:
+        """On which file system it is, and when something typed was read, seconds since 1970; None: cannot be known."""
 
     def edits_lines(self, path: str) -> bool | None:
         """Whether the terminal edits lines (ICANON); None: cannot be known."""
@@ -48,47 +63,51 @@ class Terminals:
 
     def __init__(self, system: System) -> None:
         self._system = system
-        self._accessed: dict[int, float] = {}
+        self._accessed: dict[tuple[int, int], float] = {}
 
     def look(self, processes: list[Process], now: float, wall: float) -> tuple[list[tuple[bool, bool]], float]:
         """The user's terminals as (has a foreground command, it waits for keys), and when one was typed in last.
 
         `now` is of CLOCK_BOOTTIME, `wall` of the clock of access times. 0: no typing seen.
         """
-        held: dict[int, list[Process]] = {}
+        # A container's terminals have numbers of their own, so one number can be two: their foreground tells which.
+        held: dict[tuple[int, int], list[Process]] = {}
         for process in processes:
             if process.stat.tty and _path(process.stat.tty):
-                held.setdefault(process.stat.tty, []).append(process)
+                held.setdefault((process.stat.tty, process.stat.tpgid), []).append(process)
         typed = 0.0
-        for device in held:
-            typed = max(typed, self._typed(device, now, wall))
-        self._accessed = {device: at for device, at in self._accessed.items() if device in held}
-        return [self._command(device, its) for device, its in held.items()], typed
+        commands = []
+        before, self._accessed = self._accessed, {}
+        for (device, _), its in held.items():
+            path = self._system.path(its[0].pid, device)
+            typed = max(typed, self._typed(path, device, before, now, wall))
+            commands.append(self._command(path, device, its))
+        return commands, typed
 
-    def _typed(self, device: int, now: float, wall: float) -> float:
-        accessed = self._system.accessed(_path(device))
-        if accessed is None:
+    def _typed(self, path: str, device: int, known: dict[tuple[int, int], float], now: float, wall: float) -> float:
+        found = self._system.accessed(path)
+        if found is None:
             return 0.0
-        before = self._accessed.get(device)
-        self._accessed[device] = accessed
+        place, accessed = found
+        before = known.get((place, device))
+        self._accessed[place, device] = accessed
         if before is None:
             # A terminal that was there before us: its time is as good as the clock.
             return min(now, max(0.0, now - (wall - accessed)))
         return now if accessed != before else 0.0
 
-    def _command(self, device: int, processes: list[Process]) -> tuple[bool, bool]:
+    def _command(self, path: str, device: int, processes: list[Process]) -> tuple[bool, bool]:
         group = processes[0].stat.tpgid
         members = [process for process in processes if process.stat.pgrp == group and process.stat.state not in b"ZX"]
         if not members:
             return False, False
-        path = _path(device)
         edits = self._system.edits_lines(path)
         only = members[0] if len(members) == 1 else None
         if only is not None and only.stat.comm in SHELLS and (edits is not None or only.pid == only.stat.session):
             # Its prompt is no command. A loop or a wait of its own is, and then the terminal edits lines again.
             return (True, False) if edits and self._works(members, device) else (False, False)
         if edits is False:
-            return True, True
+            return True, not any(self._commands_elsewhere(member) for member in members)
         return True, not self._works(members, device)
 
     def _works(self, members: list[Process], device: int) -> bool:
@@ -105,6 +124,10 @@ class Terminals:
                 return True
             waits = waits or reads is True
         return not waits
+
+    def _commands_elsewhere(self, process: Process) -> bool:
+        """Whether it is an ssh that was given a command which ends by itself."""
+        return process.stat.comm == b"ssh" and _ends_by_itself(_remote_command(self._system.arguments(process.pid)))
 
     def _follows(self, process: Process) -> bool:
         """`watch` and the like show what others do until somebody stops them."""
@@ -126,11 +149,24 @@ class Linux:
         self._reads = READS.get(platform.machine(), ())
         self._waits = WAITS.get(platform.machine(), ())
 
-    def accessed(self, path: str) -> float | None:
+    def path(self, pid: int, device: int) -> str:
+        # Through the process itself where it has it open, so that a container's is found too.
+        for number in (0, 1, 2):
+            path = f"{self._proc}/{pid}/fd/{number}"
+            try:
+                found = os.stat(path)  # noqa: PTH116
+            except OSError:
+                continue
+            if stat.S_ISCHR(found.st_mode) and found.st_rdev == _rdev(device):
+                return path
+        return _path(device)
+
+    def accessed(self, path: str) -> tuple[int, float] | None:
         try:
-            return os.stat(path).st_atime  # noqa: PTH116
+            found = os.stat(path)  # noqa: PTH116
         except OSError:
             return None
+        return found.st_dev, found.st_atime
 
     def edits_lines(self, path: str) -> bool | None:
         try:
@@ -167,6 +203,36 @@ class Linux:
                 return file.read(4096).decode("utf-8", "replace").rstrip("\0").split("\0")
         except OSError:
             return []
+
+
+def _remote_command(arguments: list[str]) -> str:
+    """The command in the arguments of an ssh; empty: none, it is a session."""
+    host = False
+    words = iter(arguments[1:])
+    for word in words:
+        if word.startswith("-") and word not in ("-", "--"):
+            takes = next((place for place, letter in enumerate(word) if place and letter in SSH_ARGUMENTS), None)
+            if takes == len(word) - 1:
+                next(words, None)
+        elif host:
+            return " ".join([word, *words])
+        else:
+            host = word != "--"
+    return ""
+
+
+def _ends_by_itself(command: str) -> bool:
+    """Whether a command line is no shell and nothing else that waits for somebody. The last of several counts."""
+    words = re.split(r"[;&|]+", command.rstrip("; &"))[-1].split()
+    while words and (words[0] in ("exec", "sudo", "nice", "env", "time") or words[0].startswith("-")):
+        words = words[1:]
+    if not words:
+        return False
+    name, rest = os.path.basename(words[0]), words[1:]  # noqa: PTH119
+    if name.encode() in SHELLS or name in ("su", "python", "python3", "R", "julia", "node"):
+        # With a script or a command of its own; alone it is a prompt.
+        return any(not word.startswith("-") for word in rest) and name != "su"
+    return name not in ATTENDED
 
 
 def _major(device: int) -> int:

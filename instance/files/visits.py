@@ -1,8 +1,8 @@
 """What requests and kernel messages tell of the notebook's owner: did a person act, does somebody look.
 
 Knows neither Jupyter nor the clock: what was seen is handed in, times are seconds of CLOCK_BOOTTIME. A person acts
-by opening pages, running and completing code, answering input(), making, renaming and deleting things, and
-moving widgets. What pages do by themselves is no act: they poll, reconnect, save, and echo widgets.
+by opening pages, running and completing code, answering input(), making, renaming and deleting things, writing, and
+moving widgets. What pages do by themselves is no act: they poll, reconnect, save outputs, and echo widgets.
 
 JupyterLab stops its polls while its window is hidden (Lumino's Poll, standby "when-hidden"; at most one follows),
 so a poll that a browser sent means that somebody may be looking. A program that polls is no browser.
@@ -34,12 +34,23 @@ class Visits:
         self._spoke: dict[str, float] = {}
 
     def request(
-        self, method: str, path: str, headers: Mapping[str, str], *, status: int, client: str, now: float
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        *,
+        status: int,
+        client: str,
+        now: float,
+        wrote: bool = False,
     ) -> None:
-        """An answered request of somebody who is logged in; `client` tells browsers apart."""
+        """An answered request of somebody who is logged in; `client` tells browsers apart.
+
+        `wrote`: it saved what a person writes (saves.py). That counts from a page: programs save too.
+        """
         if status >= 400:
             return
-        if is_act(method, path, headers):
+        if is_act(method, path, headers) or (wrote and is_of_page(headers)):
             self.input_at = max(self.input_at, now)
         if method == "GET" and status != 101 and _below(path, POLLED) and is_of_page(headers):
             self._polled.pop(client, None)

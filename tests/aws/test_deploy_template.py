@@ -231,6 +231,10 @@ def test_no_key_is_made_since_one_bills_while_nobody_uses_it() -> None:
 
 def test_what_nothing_could_make_again_outlives_the_stack() -> None:
     tables = resources("AWS::DynamoDB::Table")
+    # Users are kept until somebody removes them; all else is forgotten some time after it is over.
+    assert {name for name, table in tables.items() if "TimeToLiveSpecification" not in table["Properties"]} == {
+        "UsersTable"
+    }
     for name, table in tables.items():
         kept = name in ("NotebooksTable", "UsersTable")
         assert table["DeletionPolicy"] == ("RetainExceptOnCreate" if kept else "Delete"), name

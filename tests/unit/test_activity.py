@@ -7,12 +7,14 @@ import math
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from instance.files.activity import Activity, Sample
 
 STEP = 5.0
+HOUR = 3600.0
+CAP = 4 * HOUR
 KNOWN: dict[str, Any] = {
     "input_at": 0.0, "kernels": [], "terminals": [], "cpu_seconds": 0.0, "disk_bytes": 0.0, "network_bytes": 0.0,
     "gpu_percent": 0.0, "browsers": (0, 0),
@@ -38,7 +40,7 @@ def test_nothing_is_active_on_an_idle_machine() -> None:
     activity, now = watched(*[{}] * 100)
     assert activity.ages(now) == {}
     assert activity.unknown(now) == []
-    assert activity.idle_seconds(now) == 500
+    assert activity.idle_seconds(now, CAP) == 500
 
 
 @pytest.mark.parametrize(
@@ -75,8 +77,8 @@ def test_what_waits_for_a_person_is_not_active(look: dict[str, Any]) -> None:
     ("name", "signal", "work", "noise"),
     [
         ("cpu_seconds", "cpu", 0.12, 0.08),
-        ("disk_bytes", "disk", 250 * 1024, 150 * 1024),
-        ("network_bytes", "network", 50 * 1024, 10 * 1024),
+        ("disk_bytes", "disk", 110 * 1024, 90 * 1024),
+        ("network_bytes", "network", 13 * 1024, 11 * 1024),
     ],
 )
 def test_a_steady_flow_counts_from_its_threshold_on(
@@ -86,6 +88,46 @@ def test_a_steady_flow_counts_from_its_threshold_on(
     assert active.ages(now) == {signal: 0}
     quiet, now = watched(*steady(3, step, **{name: noise}), step=step)
     assert quiet.ages(now) == {}
+
+
+@pytest.mark.parametrize("step", [1.0, 5.0, 60.0])
+def test_idle_programs_add_up_and_work_stands_out(step: float) -> None:
+    """Eight idle workers are no work; three times what one process must use is, whoever uses it."""
+    idle = [{"cpu_seconds": 0.28 * step, "busiest_seconds": 0.05 * step}] * int(180 / step)
+    assert watched(*idle, step=step)[0].ages(1180.0) == {}
+    many = [{"cpu_seconds": 0.32 * step, "busiest_seconds": 0.05 * step}] * int(180 / step)
+    assert watched(*many, step=step)[0].ages(1180.0) == {"cpu": 0}
+    one = [{"cpu_seconds": 0.16 * step, "busiest_seconds": 0.11 * step}] * int(180 / step)
+    assert watched(*one, step=step)[0].ages(1180.0) == {"cpu": 0}
+
+
+@pytest.mark.parametrize("late", [0.0, 0.05, 0.15, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("period", [30, 60, 120])
+def test_a_second_of_computing_again_and_again_is_work(period: int, late: float) -> None:
+    looks = [{"cpu_seconds": 1.0 - late}, {"cpu_seconds": late}, *[{}] * (period // 5 - 2)]
+    activity, now = watched(*looks * 5)
+    assert period - 10 <= activity.ages(now)["cpu"] <= period - 5
+    activity, now = watched(*looks * 4)
+    assert activity.ages(now) == {}, "a few are a person's last cells, or chance"
+
+
+def test_a_second_of_computing_now_and_then_is_none() -> None:
+    looks = [{"cpu_seconds": 1.0}, *[{}] * 25]
+    activity, now = watched(*looks * 50)
+    assert activity.ages(now) == {}
+
+
+@settings(deadline=None)
+@given(
+    st.lists(st.tuples(st.floats(0, 0.6), st.integers(0, 40)), max_size=30),
+    st.floats(0, 0.05),
+)
+def test_no_short_wake_up_of_a_waiting_program_is_work(wakes: list[tuple[float, int]], level: float) -> None:
+    looks = [{"cpu_seconds": 5 * level} for _ in range(41 * 30)]
+    for place, (amount, gap) in enumerate(wakes):
+        looks[41 * place + gap]["cpu_seconds"] = amount
+    activity, now = watched(*looks)
+    assert "cpu" not in activity.ages(now)
 
 
 def test_two_busy_seconds_a_minute_are_bursts_of_work() -> None:
@@ -120,20 +162,36 @@ def test_input_in_the_future_counts_as_now() -> None:
 def test_what_cannot_be_told_is_named_and_is_not_idle() -> None:
     activity, now = watched(*[{}] * 10, {"kernels": None, "cpu_seconds": None}, {})
     assert activity.unknown(now - STEP) == []
-    assert activity.idle_seconds(now) == STEP
+    assert activity.idle_seconds(now, CAP) == STEP
     activity.observe(Sample(now + STEP))
     assert activity.unknown(now + STEP) == [
         "input", "kernels", "terminals", "cpu", "disk", "network", "gpu", "browsers",
     ]  # fmt: skip
     assert activity.facts(now + STEP) == {}
-    assert activity.idle_seconds(now + STEP) == 0
+    assert activity.idle_seconds(now + STEP, CAP) == 0
+
+
+def test_a_signal_that_stays_unknown_counts_as_use_for_so_long_and_no_longer() -> None:
+    activity, now = watched({"kernels": [(True, False)]}, *[{"network_bytes": None}] * int(6 * HOUR / STEP))
+    last = now - 6 * HOUR
+    assert activity.idle_seconds(last + CAP, CAP) == 0
+    assert activity.idle_seconds(now, CAP) == 2 * HOUR
+    activity.observe(Sample(now + STEP, **{**KNOWN, "kernels": [(True, False)]}))
+    assert activity.idle_seconds(now + STEP, CAP) == 0, "use that is known begins it anew"
+    activity.observe(Sample(now + 2 * STEP, **{**KNOWN, "network_bytes": None}))
+    assert activity.idle_seconds(now + 2 * STEP, CAP) == 0
+
+
+def test_who_only_looks_does_not_use_the_machine() -> None:
+    activity, now = watched(*[{"browsers": (1, 0)}] * 10, *[{"browsers": None}] * 10)
+    assert activity.idle_seconds(now, CAP) == 100
 
 
 def test_a_monitor_that_did_not_look_for_long_knows_nothing() -> None:
     activity, now = watched({})
     assert activity.unknown(now + 60) == []
     assert len(activity.unknown(now + 61)) == 8
-    assert activity.idle_seconds(now + 61) == 0
+    assert activity.idle_seconds(now + 61, CAP) == 0
 
 
 def test_facts_are_the_last_look() -> None:
@@ -172,7 +230,7 @@ def test_a_restarted_monitor_knows_what_it_knew() -> None:
     again.restore(json.loads(json.dumps(activity.state())))
     again.observe(Sample(now + STEP, **KNOWN))
     assert again.ages(now + STEP) == {"kernel": 55}
-    assert again.idle_seconds(now + STEP) == 55
+    assert again.idle_seconds(now + STEP, CAP) == 55
 
 
 @given(
@@ -191,7 +249,7 @@ def test_no_kept_state_breaks_the_monitor(state: Any) -> None:
     activity.observe(Sample(105.0, **KNOWN))
     ages = activity.ages(105.0)
     assert all(isinstance(age, int) and age >= 0 for age in ages.values())
-    assert math.isfinite(activity.idle_seconds(105.0))
+    assert math.isfinite(activity.idle_seconds(105.0, CAP))
 
 
 amounts = st.floats(0, 100)
@@ -213,4 +271,4 @@ def test_more_use_never_makes_a_signal_older(seen: list[dict[str, Any]], where: 
     busier, _ = watched(*seen[:index], extra, *seen[index + 1 :])
     for signal, age in less.ages(now).items():
         assert busier.ages(now)[signal] <= age
-    assert busier.idle_seconds(now) <= less.idle_seconds(now)
+    assert busier.idle_seconds(now, CAP) <= less.idle_seconds(now, CAP)

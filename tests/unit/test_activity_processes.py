@@ -140,6 +140,19 @@ def test_the_server_itself_is_not_the_users_but_its_kernels_are(proc: Proc) -> N
     assert not clock.look().server
 
 
+def test_the_busiest_process_is_told_apart_from_all_together(proc: Proc) -> None:
+    clock = Clock(proc)
+    for pid in range(50, 58):
+        proc.put(pid)
+    clock.look()
+    for pid in range(50, 58):
+        proc.put(pid, cpu=15)
+    # What a process has started and seen end is its own: a loop of short commands is one busy process.
+    proc.put(50, cpu=15, children=40)
+    look = clock.look()
+    assert (look.cpu_seconds, look.busiest_seconds) == (1.6, 0.55)
+
+
 def test_short_lived_children_count_once(proc: Proc) -> None:
     proc.put(50)
     proc.put(60, ppid=50, cpu=300)
@@ -339,23 +352,89 @@ def test_a_command_in_place_of_a_shell_works(typist: Callable[..., Typist]) -> N
 
 
 class Still:
-    """A system of which the test says when a terminal was read."""
+    """A system of which the test says when a terminal was read, and what runs in it."""
 
     def __init__(self) -> None:
         self.at: float | None = 5000.0
+        self.edits: bool | None = None
+        self.words: list[str] = []
 
-    def accessed(self, path: str) -> float | None:
+    def path(self, pid: int, device: int) -> str:
+        return f"/dev/pts/{device & 0xFF}"
+
+    def accessed(self, path: str) -> tuple[int, float] | None:
         assert path == "/dev/pts/3"
-        return self.at
+        return None if self.at is None else (24, self.at)
 
     def edits_lines(self, path: str) -> bool | None:
-        return None
+        return self.edits
 
     def reads(self, pid: int, device: int) -> bool | None:
         return False
 
     def arguments(self, pid: int) -> list[str]:
-        return []
+        return self.words
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("ssh -t host ./train.sh", WORKS),
+        ("ssh -tt -i key -p 2222 -oUser=ada host python train.py --fast", WORKS),
+        ("ssh host -t -l ada nohup make all", WORKS),
+        ("ssh -t -- host cd x && bash run.sh", WORKS),
+        ("ssh host", WAITS),
+        ("ssh -p 2222 host", WAITS),
+        ("ssh -t host bash -l", WAITS),
+        ("ssh -t host sudo -i", WAITS),
+        ("ssh -t host tmux attach || tmux new", WAITS),
+        ("ssh -t host cd x; exec /usr/bin/vim notes", WAITS),
+        ("ssh -t host htop", WAITS),
+        ("ssh", WAITS),
+        ("vim -t host", WAITS),
+        ("kubectl exec -it pod -- train", WAITS),
+    ],
+)
+def test_a_command_that_ssh_was_given_is_one_and_a_session_is_a_prompt(line: str, wanted: tuple[bool, bool]) -> None:
+    """Both have switched line editing off here, and say nothing for hours."""
+    system = Still()
+    system.edits, system.words = False, line.split()
+    comm = system.words[0].encode()
+    processes = [
+        Process(
+            pid, parse_stat(b"%d (%s) S 1 %d 7 34819 8 " % (pid, name, pid) + b"0 " * 13 + b"99 0"), True, False, 0.0
+        )
+        for pid, name in ((7, b"bash"), (8, comm))
+    ]
+    assert Terminals(system).look(processes, 1000.0, 5060.0)[0] == [wanted]
+
+
+def test_a_terminal_of_a_container_is_another_than_that_of_its_number() -> None:
+    """As `docker run -it` has it: a mount of its own, in which the numbers of terminals begin anew."""
+    if os.geteuid() != 0:
+        pytest.skip("a mount needs root")
+    job = "import os, pty, time\npid, _ = pty.fork()\nif pid == 0: os.execvp('sleep', ['sleep', '61.5'])\n"
+    mount = 'mount -t devpts -o newinstance,ptmxmode=0666 devpts /dev/pts && exec "$0" -c "$1"'
+    container = subprocess.Popen(
+        ["unshare", "--mount", "sh", "-c", mount, sys.executable, f"{job}time.sleep(60)"], stdin=subprocess.DEVNULL
+    )
+    children = Path(f"/proc/{container.pid}/task/{container.pid}/children")
+    try:
+        end = time.monotonic() + 20
+        while not (pid := int(children.read_text() or 0)) or Linux().arguments(pid) != ["sleep", "61.5"]:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        stat = parse_stat(Path(f"/proc/{pid}/stat").read_bytes())
+        # A prompt of this machine under the same number, which a look must not take for the container's.
+        prompt = Process(1, stat._replace(comm=b"bash", pgrp=1, session=1, tpgid=1), True, False, 0.0)
+        found, _ = Terminals(Linux()).look([prompt, Process(pid, stat, True, False, 0.0)], 100.0, time.time())
+        assert found == [QUIET, WORKS]
+        assert Linux().path(pid, stat.tty) == f"/proc/{pid}/fd/0"
+        assert Linux().edits_lines(f"/proc/{pid}/fd/0") is True
+        os.kill(pid, signal.SIGKILL)
+    finally:
+        container.kill()
+        container.wait()
 
 
 def test_typing_is_a_time_that_moved_whatever_the_clock_says() -> None:

@@ -8,10 +8,11 @@ import json
 import socket
 import ssl
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from hypothesis import given
 from hypothesis import strategies as st
 
-from instance.files import monitor
+from instance.files import looks, monitor
 from instance.files.activity import Sample
 
 UPDATE_ITEM = botocore.session.get_session().get_service_model("dynamodb").operation_model("UpdateItem").input_shape
@@ -187,8 +188,10 @@ def test_a_heartbeat_goes_to_the_endpoint_of_the_environment() -> None:
         return 200, b'{"Attributes": {"confirmed": {"S": "2026"}}}'
 
     with serving(dynamodb) as (host, port):
-        row = monitor.HeartbeatTable("beats", "eu-west-1", f"http://{host}:{port}").write(INSTANCE, VALUES, NOW)
-        assert row == {"confirmed": {"S": "2026"}}
+        written = monitor.HeartbeatTable("beats", "eu-west-1", f"http://{host}:{port}").write(INSTANCE, VALUES, NOW)
+        assert written.row == {"confirmed": {"S": "2026"}}
+        assert written.date is not None
+        assert abs((written.date - datetime.now(UTC)).total_seconds()) < 60
         ((path, headers, body),) = seen
         assert path == "/"
         assert headers["x-amz-target"] == "DynamoDB_20120810.UpdateItem"
@@ -212,6 +215,48 @@ def test_a_refusal_carries_dynamodbs_words() -> None:
         pytest.raises(monitor.HeartbeatError, match=r"400.*AccessDenied"),
     ):
         monitor.HeartbeatTable("beats", "eu-west-1", f"http://{host}:{port}").write(INSTANCE, VALUES, NOW)
+
+
+@pytest.mark.parametrize("text", [None, "", "now", "Thu, 01 Jan 1970 00:00:00 GMT", "Fri, 31 Dec 9999 23:59:59 GMT"])
+def test_what_is_no_date_says_nothing(text: str | None) -> None:
+    assert monitor.http_date(text) is None
+
+
+def test_a_date_is_utc() -> None:
+    assert monitor.http_date("Fri, 02 Jan 2026 03:04:05 GMT") == NOW
+    assert monitor.http_date("Fri, 02 Jan 2026 03:04:05 -0000") == NOW
+
+
+@pytest.mark.parametrize(
+    ("says", "taken"), [("Wed, 01 Jan 2020 12:00:00 GMT", True), ("Sat, 01 Jan 2022 12:00:00 GMT", False)]
+)
+def test_a_certificate_that_has_ended_by_the_machines_clock_must_hold_by_dynamodbs(
+    tls: tuple[ssl.SSLContext, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, says: str, taken: bool
+) -> None:
+    """The machine's clock is years ahead: TLS itself fails, before any signature is looked at."""
+    context, certificate = out_of_time(tls, tmp_path, "localhost")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+
+    def dynamodb(handler: http.server.BaseHTTPRequestHandler) -> tuple[int, bytes]:
+        handler.date_time_string = lambda timestamp=None: says  # type: ignore[method-assign]
+        return 200, b"{}"
+
+    with serving(dynamodb, context) as (_, port):
+        table = monitor.HeartbeatTable("beats", "eu-west-1", f"https://localhost:{port}")
+        if taken:
+            assert table.write(INSTANCE, VALUES, NOW).date == monitor.http_date(says)
+        else:
+            with pytest.raises(monitor.HeartbeatError, match="not in its time"):
+                table.write(INSTANCE, VALUES, NOW)
+
+
+def test_a_certificate_of_another_name_is_refused_whatever_the_clock_says(
+    tls: tuple[ssl.SSLContext, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    context, certificate = out_of_time(tls, tmp_path, "elsewhere")
+    monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+    with serving(lambda _: (200, b"{}"), context) as (_, port), pytest.raises(ssl.SSLCertVerificationError):
+        monitor.HeartbeatTable("beats", "eu-west-1", f"https://localhost:{port}").write(INSTANCE, VALUES, NOW)
 
 
 @pytest.mark.parametrize(
@@ -318,14 +363,23 @@ def test_a_certificate_is_valid_for_the_names_in_it(tls: tuple[ssl.SSLContext, P
     assert valid(tls, name) is good
 
 
-def test_a_certificate_that_has_ended_is_not_valid(tls: tuple[ssl.SSLContext, Path], tmp_path: Path) -> None:
+def out_of_time(tls: tuple[ssl.SSLContext, Path], folder: Path, name: str | None = None) -> tuple[ssl.SSLContext, Path]:
+    """The same with a certificate of one day in 2020, for another name if one is given."""
     key = serialization.load_pem_private_key((tls[1].parent / "key").read_bytes(), None)
     old = x509.load_pem_x509_certificate(tls[1].read_bytes())
-    made = x509.CertificateBuilder(old.issuer, old.subject, key.public_key(), 1, *PAST, list(old.extensions))
-    (tmp_path / "cert").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    extensions = list(old.extensions)
+    if name is not None:
+        names = x509.SubjectAlternativeName([x509.DNSName(name)])
+        extensions = [x509.Extension(names.oid, False, names) if one.oid == names.oid else one for one in extensions]
+    made = x509.CertificateBuilder(old.issuer, old.subject, key.public_key(), 1, *PAST, extensions)
+    (folder / "cert").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(tmp_path / "cert", tls[1].parent / "key")
-    assert not valid((context, tmp_path / "cert"), "203.0.113.7")
+    context.load_cert_chain(folder / "cert", tls[1].parent / "key")
+    return context, folder / "cert"
+
+
+def test_a_certificate_that_has_ended_is_not_valid(tls: tuple[ssl.SSLContext, Path], tmp_path: Path) -> None:
+    assert not valid(out_of_time(tls, tmp_path), "203.0.113.7")
 
 
 def test_another_certificate_than_the_one_seen_is_not_valid(tls: tuple[ssl.SSLContext, Path], tmp_path: Path) -> None:
@@ -444,12 +498,17 @@ def test_no_row_breaks_the_monitor_or_makes_it_patient_for_ever(row: dict[str, A
 
 
 class Machine:
-    """What a monitor finds outside: looks, the metadata service, the table, the clock."""
+    """What a monitor finds outside: looks, the metadata service, the table, the clocks: its own and the table's.
+
+    As DynamoDB does, the table takes no row that is signed for a time five minutes off its own.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.now = 1000.0
         self.wall = NOW
+        self.began = NOW - timedelta(seconds=self.now)
+        self.refused = 0
         self.rows: list[dict[str, Any]] = []
         self.row: dict[str, Any] = {}
         self.errors: list[Exception] = []
@@ -468,10 +527,16 @@ class Machine:
             raise self.errors.pop(0)
         return INSTANCE._replace(address=self.address)
 
-    def write(self, instance: monitor.Instance, values: dict[str, Any], now: datetime) -> dict[str, Any]:
+    def true_time(self) -> datetime:
+        return self.began + timedelta(seconds=self.now)
+
+    def write(self, instance: monitor.Instance, values: dict[str, Any], now: datetime) -> monitor.Written:
         assert instance.arn == ARN
+        if abs((now - self.true_time()).total_seconds()) > 300:
+            self.refused += 1
+            raise monitor.HeartbeatError('DynamoDB answered 400: {"__type":"…InvalidSignature…"}', self.true_time())
         self.rows.append(values)
-        return self.row
+        return monitor.Written(self.row, self.true_time())
 
     def end(self) -> None:
         self.ended += 1
@@ -539,6 +604,7 @@ def test_a_heartbeat_says_what_the_contract_says(machine: Machine, notebook: dic
             "busiest": ["python train.py"],
         },
         "unknown": ["browsers"],
+        "expires_at": int(datetime(2026, 4, 2, 3, 4, 5, tzinfo=UTC).timestamp()),
     }
     validate_parameters(monitor.update_item("t", ARN, row), UPDATE_ITEM)
 
@@ -655,7 +721,7 @@ def test_a_state_that_cannot_be_kept_stops_nothing(machine: Machine, notebook: d
     assert len(machine.rows) == 1
 
 
-def test_a_clock_that_steps_changes_nothing_but_the_words(machine: Machine, notebook: dict[str, Any]) -> None:
+def test_a_clock_that_steps_changes_nothing(machine: Machine, notebook: dict[str, Any]) -> None:
     monitored = machine.monitor(PORT)
     machine.seen = {"kernels": [(True, False)]}
     machine.run(monitored, 5)
@@ -664,9 +730,41 @@ def test_a_clock_that_steps_changes_nothing_but_the_words(machine: Machine, note
     machine.run(monitored, 120)
     machine.wall = NOW.replace(year=1999)
     machine.run(monitored, 240)
-    assert [row["at"][:4] for row in machine.rows] == ["2026", "2031", "1999"]
+    ats = [datetime.fromisoformat(row["at"]) for row in machine.rows]
+    assert [(at - ats[0]).total_seconds() - row["uptime"] for at, row in zip(ats, machine.rows, strict=True)] == (
+        pytest.approx([-1001, -1001, -1001], abs=1.0)
+    )
     assert [row["ages"]["kernel"] for row in machine.rows] == [0, 55, 295]
-    assert not machine.ended
+    assert (machine.refused, machine.ended) == (0, 0), "DynamoDB's time is known since the first heartbeat"
+
+
+@pytest.mark.parametrize("off", [-43200.0, -302.0, 302.0, 43200.0, 1e9])
+def test_a_monitor_that_starts_with_a_wrong_clock_signs_again_by_dynamodbs(
+    machine: Machine, notebook: dict[str, Any], off: float
+) -> None:
+    machine.wall = NOW + timedelta(seconds=off)
+    machine.row = {"hold_until": {"S": "2026-01-02T13:04:06Z"}}
+    monitored = machine.monitor(PORT)
+    machine.run(monitored, 1)
+    (row,) = machine.rows
+    assert (row["at"], row["beat"], machine.refused) == ("2026-01-02T03:04:06Z", 1, 1)
+    assert monitored.dead_man.hold_at == pytest.approx(machine.now + 10 * HOURS), "and reads times by it"
+    machine.run(monitored, 600)
+    assert machine.refused == 1
+
+
+def test_a_refusal_for_another_reason_is_not_tried_again_at_once(
+    machine: Machine, notebook: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def write(instance: monitor.Instance, values: dict[str, Any], now: datetime) -> monitor.Written:
+        asked.append(now)
+        raise monitor.HeartbeatError("DynamoDB answered 400: AccessDeniedException", machine.true_time())
+
+    monkeypatch.setattr(machine, "write", write)
+    machine.run(machine.monitor(PORT), 1)
+    assert len(asked) == 1
 
 
 def test_an_idle_machine_that_nobody_confirms_ends(machine: Machine, notebook: dict[str, Any]) -> None:
@@ -680,23 +778,49 @@ def test_an_idle_machine_that_nobody_confirms_ends(machine: Machine, notebook: d
     assert machine.ended == 2, "it asks again"
 
 
-@pytest.mark.parametrize(
-    "seen",
-    [
-        {"kernels": [(True, False)]},
-        {"cpu_seconds": 5.0},
-        {"browsers": (1, 0)},
-        {"kernels": None},
-        {"network_bytes": None},
-    ],
-)
-def test_one_that_works_or_cannot_tell_does_not(
-    machine: Machine, notebook: dict[str, Any], seen: dict[str, Any]
-) -> None:
+@pytest.mark.parametrize("seen", [{"kernels": [(True, False)]}, {"cpu_seconds": 5.0}])
+def test_one_that_works_does_not(machine: Machine, notebook: dict[str, Any], seen: dict[str, Any]) -> None:
     machine.seen = seen
     # Hours of minutes that last a second.
-    machine.run(machine.monitor(PORT, minute=1.0), 12 * 60)
+    machine.run(machine.monitor(PORT, minute=1.0), 20 * 60)
     assert not machine.ended
+
+
+@pytest.mark.parametrize("unknown", ["kernels", "network_bytes", "cpu_seconds"])
+@pytest.mark.parametrize(("limit", "cap"), [(60, 4 * 60), (5 * 60, 6 * 60)])
+def test_one_that_cannot_tell_is_borne_as_long_as_by_the_sweep_and_then_ends(
+    machine: Machine, notebook: dict[str, Any], unknown: str, limit: int, cap: int
+) -> None:
+    machine.row = {"limit_seconds": {"N": str(limit)}}
+    monitored = machine.monitor(PORT, minute=1.0)
+    machine.run(monitored, 60)
+    machine.seen = {unknown: None}
+    machine.run(monitored, cap + 2 * limit + 3 * 60 - 60 - 10)
+    assert not machine.ended
+    machine.run(monitored, 20)
+    assert machine.ended == 1
+
+
+def test_one_that_cannot_tell_now_and_then_ends_too(machine: Machine, notebook: dict[str, Any]) -> None:
+    """A server that hangs again and again must not begin a new patience each time."""
+    monitored = machine.monitor(PORT, minute=1.0)
+    for _ in range(9 * 2 + 1):
+        machine.seen = {"kernels": None}
+        machine.run(monitored, 10)
+        machine.seen = {}
+        machine.run(monitored, 20)
+    assert machine.ended == 1
+
+
+def test_a_page_that_lies_open_does_not_keep_one_that_nobody_watches(
+    machine: Machine, notebook: dict[str, Any]
+) -> None:
+    machine.seen = {"browsers": (1, 0)}
+    monitored = machine.monitor(PORT, minute=1.0)
+    machine.run(monitored, 5 * 60 - 10)
+    assert not machine.ended
+    machine.run(monitored, 20)
+    assert machine.ended == 1
 
 
 def test_one_that_is_confirmed_does_not(machine: Machine, notebook: dict[str, Any]) -> None:
@@ -746,3 +870,9 @@ def test_looking_is_measured_as_the_service_looks() -> None:
     assert found["looks"] >= 1
     assert 0 < found["cpu_seconds"] <= found["seconds"]
     assert found["rss_kib"] > 1000
+
+
+def test_what_a_look_starts_is_part_of_its_cost(monkeypatch: pytest.MonkeyPatch) -> None:
+    burn = "import time\nwhile time.process_time() < 0.3: pass"
+    monkeypatch.setattr(looks, "COUNTERS", (sys.executable, "-c", burn))
+    assert monitor.measure(0.1)["cpu_seconds"] > 0.3

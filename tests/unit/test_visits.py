@@ -59,6 +59,16 @@ def test_a_refused_act_is_none() -> None:
 
 
 @pytest.mark.parametrize("headers", [BROWSER, OLD_BROWSER])
+def test_who_writes_in_a_page_is_there_and_a_program_that_saves_is_nobody(headers: dict[str, str]) -> None:
+    visits = Visits()
+    for wrote, sender, seen in ((False, headers, 0.0), (True, {}, 0.0), (True, headers, 10.0)):
+        visits.request("PUT", "/api/contents/a.md", sender, status=200, client="a", now=10.0, wrote=wrote)
+        assert visits.input_at == seen
+    visits.request("PUT", "/api/contents/a.md", headers, status=409, client="a", now=20.0, wrote=True)
+    assert visits.input_at == 10.0
+
+
+@pytest.mark.parametrize("headers", [BROWSER, OLD_BROWSER])
 def test_a_page_that_polls_is_visible_for_half_a_minute(headers: dict[str, str]) -> None:
     visits = Visits()
     visits.opened("a")
