@@ -35,8 +35,13 @@ def fleet(notebooks: Iterable[Notebook], prices: Catalogue, region: str, now: da
     return {
         "notebooks": len(on),
         "usd_per_hour": float(sum((hour for hour in hours if hour is not None), Decimal(0))),
-        "overdue": sum(1 for notebook in on if _is_late(notebook, now)),
+        "overdue": len(late(on, now)),
     }
+
+
+def late(notebooks: Iterable[Notebook], now: datetime) -> list[Notebook]:
+    """Those that run on although somebody should have looked at them, or stopped them, half an hour ago."""
+    return [notebook for notebook in notebooks if notebook.state in _ON and _is_late(notebook, now)]
 
 
 def _is_late(notebook: Notebook, now: datetime) -> bool:

@@ -94,6 +94,8 @@ class Reconciling:
         # The dashboard and the alarm on late notebooks read this line.
         running = figures.fleet([record.notebook for record in found], self._prices, self._region, now)
         logger.info("running", extra=running)
+        for notebook in figures.late((record.notebook for record in found), now):
+            logger.error("overdue", notebook=notebook.id, state=notebook.state, due_at=notebook.due_at)
         return counts
 
     def _look_after(

@@ -432,6 +432,18 @@ def test_what_has_no_owner_names_the_notebook_of_its_tag(made: World, lines: Lin
     assert named(lines.of("running")) == {(None, None)}
 
 
+def test_each_notebook_that_is_late_to_stop_is_named(made: World, lines: Lines) -> None:
+    one, _ = made.notebook(), made.notebook(state="stopped")
+    made.reconcile()
+    assert lines.of("overdue") == []
+    made.pass_minutes(120)
+    made.reconcile()
+    (line,) = lines.of("overdue")
+    assert (line["notebook"], line["state"]) == (one.id, "ready")
+    (*_, last) = lines.of("running")
+    assert last["overdue"] == 1
+
+
 # --- one invocation and the others ---
 
 
