@@ -244,7 +244,8 @@ def test_minute_is_as_long_as_it_was_told_for_functions_and_schedules(tmp_path: 
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], cwd=root, capture_output=True, text=True, check=False
     )
-    assert done.stdout.split() == ["0.5", "True"], done.stderr
+    # Between what the functions log, which may be called once more while the cloud closes.
+    assert "0.5 True" in done.stdout.splitlines(), done.stdout + done.stderr
 
 
 def test_indexes_of_the_template_are_on_the_table(tables: Any) -> None:
