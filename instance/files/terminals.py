@@ -19,7 +19,7 @@ import stat
 import termios
 from typing import Protocol
 
-from .processes import Process
+from .processes import LONGEST, Process, parse_stat
 
 SHELLS = (b"bash", b"sh", b"dash", b"zsh", b"fish", b"ksh", b"mksh", b"tcsh", b"csh", b"xonsh", b"nu", b"pwsh")
 # They wait for a command that has an entry of its own.
@@ -53,6 +53,9 @@ class System(Protocol):
 
     def reads(self, pid: int, device: int) -> bool | None:
         """True: sleeps in read() of the terminal; None: in another read() or waits for a child; False: neither."""
+
+    def runs(self, pid: int) -> bool:
+        """Whether it is there and has not ended."""
 
     def arguments(self, pid: int) -> list[str]:
         """Its command line."""
@@ -100,7 +103,8 @@ class Terminals:
         group = processes[0].stat.tpgid
         members = [process for process in processes if process.stat.pgrp == group and process.stat.state not in b"ZX"]
         if not members:
-            return False, False
+            # What began since the processes were counted is a command; what has ended is none.
+            return self._system.runs(group), False
         edits = self._system.edits_lines(path)
         only = members[0] if len(members) == 1 else None
         if only is not None and only.stat.comm in SHELLS and (edits is not None or only.pid == only.stat.session):
@@ -196,6 +200,13 @@ class Linux:
         if stat.S_ISCHR(found.st_mode):
             return found.st_rdev == _rdev(device) or found.st_rdev == os.makedev(5, 0)
         return None if stat.S_ISFIFO(found.st_mode) or stat.S_ISSOCK(found.st_mode) else False
+
+    def runs(self, pid: int) -> bool:
+        try:
+            with open(f"{self._proc}/{pid}/stat", "rb") as file:  # noqa: PTH123
+                return parse_stat(file.read(LONGEST)).state not in b"ZX"
+        except (OSError, ValueError, IndexError):
+            return False
 
     def arguments(self, pid: int) -> list[str]:
         try:

@@ -358,6 +358,7 @@ class Still:
         self.at: float | None = 5000.0
         self.edits: bool | None = None
         self.words: list[str] = []
+        self.running: set[int] = set()
 
     def path(self, pid: int, device: int) -> str:
         return f"/dev/pts/{device & 0xFF}"
@@ -372,8 +373,24 @@ class Still:
     def reads(self, pid: int, device: int) -> bool | None:
         return False
 
+    def runs(self, pid: int) -> bool:
+        return pid in self.running
+
     def arguments(self, pid: int) -> list[str]:
         return self.words
+
+
+@pytest.mark.parametrize(("state", "running", "wanted"), [("", {8}, WORKS), ("", set(), QUIET), ("Z", set(), QUIET)])
+def test_a_command_that_began_while_processes_were_counted_works(
+    state: str, running: set[int], wanted: tuple[bool, bool]
+) -> None:
+    """The shell is seen when it has given the terminal to a command that the list of processes does not have yet."""
+    system = Still()
+    system.edits, system.running = True, running
+    shell = parse_stat(b"7 (bash) S 1 7 7 34819 8 " + b"0 " * 13 + b"99 0")
+    ended = parse_stat(b"8 (sleep) Z 7 8 7 34819 8 " + b"0 " * 13 + b"99 0")
+    listed = [Process(7, shell, True, False, 0.0)] + ([Process(8, ended, True, False, 0.0)] if state else [])
+    assert Terminals(system).look(listed, 1000.0, 5060.0)[0] == [wanted]
 
 
 @pytest.mark.parametrize(
