@@ -275,7 +275,8 @@ def shown(notebook: Notebook, status: int = 202) -> Response:
 def note(notebook: Notebook, action: str, by: str, reason: str) -> None:
     """What somebody did, into the notebook's ledger. It is done: a ledger that does not answer changes nothing."""
     try:
-        ledger().write([line(notebook.id, now(), action=action, code="asked", by=by, reason=reason)])
+        with as_unavailable("DynamoDB"):
+            ledger().write([line(notebook.id, now(), action=action, code="asked", by=by, reason=reason)])
     except errors.Unavailable as error:
         logger.error("not in the ledger", action=action, by=by, exc_info=error)
 

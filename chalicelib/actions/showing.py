@@ -7,9 +7,12 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from chalicelib import links
+from chalicelib.aws.faults import as_unavailable
 from chalicelib.aws.heartbeats import HeartbeatsTable
+from chalicelib.errors import Unavailable
 from chalicelib.heartbeats import Heartbeat
 from chalicelib.idleness import Policy, Run, Shown, decide, shown
+from chalicelib.log import logger
 from chalicelib.model import Notebook, User
 from chalicelib.prices import Catalogue
 from chalicelib.settings import Settings
@@ -30,8 +33,15 @@ class Showing:
         return self.many([notebook], owner, now)[0]
 
     def many(self, notebooks: Sequence[Notebook], owner: User | None, now: datetime) -> list[NotebookView]:
-        """The views of notebooks of one owner."""
-        heartbeats = self._of(notebooks)
+        """The views of notebooks of one owner. What heartbeats tell is left out where they cannot be read: the link is
+        no less true, nor is what was just done."""
+        heartbeats: dict[str, Heartbeat] | None
+        try:
+            with as_unavailable("DynamoDB"):
+                heartbeats = self._of(notebooks)
+        except Unavailable as error:
+            logger.error("heartbeats cannot be read", exc_info=error)
+            heartbeats = None
         return [
             NotebookView.of(
                 notebook,
@@ -39,7 +49,7 @@ class Showing:
                 self.settings.region,
                 now,
                 link=links.life_link(owner.secret, notebook) if owner and notebook.state != "terminated" else None,
-                shown=self._shown(notebook, heartbeats.get(notebook.id), now),
+                shown=None if heartbeats is None else self._shown(notebook, heartbeats.get(notebook.id), now),
             )
             for notebook in notebooks
         ]

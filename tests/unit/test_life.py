@@ -14,7 +14,7 @@ from chalice.test import HTTPResponse
 
 from chalicelib import links
 from chalicelib.actions.stopping import LOOK_AFTER
-from chalicelib.aws.ledger import Event, Ledger
+from chalicelib.aws.ledger import Event
 from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.aws.topic import Topic
 from chalicelib.aws.workflows import Workflows
@@ -146,11 +146,9 @@ class TestStopping:
         problem(post(deployed, token, identifier, "stop"), 409, "wrong_state")
         assert deployed.executions("stop") == []
 
-    def test_a_ledger_that_does_not_answer_changes_nothing(
-        self, deployed: Stage, token: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_ledger_that_does_not_answer_changes_nothing(self, deployed: Stage, token: str) -> None:
         identifier = a_notebook(deployed, token)
-        monkeypatch.setattr(Ledger, "write", refuse)
+        deployed.dynamodb.delete_table(TableName=ENV["NOD_EVENTS_TABLE"])
         assert post(deployed, token, identifier, "stop").status_code == 202
         assert len(deployed.executions("stop")) == 1
 
@@ -325,6 +323,14 @@ class TestPassword:
         assert document == {"id": identifier, "owner": "ada", "name": "thesis", "instance_id": INSTANCE}
         assert answer["password"] not in json.dumps(input_of(deployed, "password"))
 
+    @pytest.mark.parametrize("table", ["NOD_EVENTS_TABLE", "NOD_HEARTBEATS_TABLE"])
+    def test_it_is_shown_whatever_else_does_not_answer(self, deployed: Stage, token: str, table: str) -> None:
+        """It is being set, and nobody can read it anywhere else."""
+        identifier = a_notebook(deployed, token)
+        deployed.dynamodb.delete_table(TableName=ENV[table])
+        answer = post(deployed, token, identifier, "password", {})
+        assert (answer.status_code, len(answer.json_body["password"])) == (202, 34)
+
     def test_a_chosen_one_is_kept_nowhere(self, deployed: Stage, token: str) -> None:
         identifier = a_notebook(deployed, token)
         with logged() as lines:
@@ -377,6 +383,14 @@ class TestReading:
         assert shown["stops_at"] == "2026-11-22T15:50:00.000Z"
         listed = deployed.http("GET", "/notebooks", token).json_body["notebooks"]
         assert listed == [shown]
+
+    def test_without_heartbeats_the_link_is_told_all_the_same(self, deployed: Stage, token: str) -> None:
+        identifier = a_notebook(deployed, token)
+        deployed.dynamodb.delete_table(TableName=ENV["NOD_HEARTBEATS_TABLE"])
+        answer = deployed.http("GET", f"/notebooks/{identifier}", token)
+        assert answer.status_code == 200
+        assert answer.json_body["link"].startswith("https://")
+        assert (answer.json_body["last_active_at"], answer.json_body["stops_at"]) == (None, None)
 
     def test_a_forged_heartbeat_is_no_error(self, deployed: Stage, token: str) -> None:
         identifier = a_notebook(deployed, token)
