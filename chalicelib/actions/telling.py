@@ -15,14 +15,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from chalicelib import messages, times
+from chalicelib.actions.parts import Parts
 from chalicelib.actions.showing import Showing
-from chalicelib.aws.faults import as_unavailable
 from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.aws.parameters import SlackAddresses
 from chalicelib.aws.topic import Topic
 from chalicelib.aws.users import UsersTable
-from chalicelib.errors import DeliveryFailed, NodError
-from chalicelib.log import note
+from chalicelib.errors import DeliveryFailed
+from chalicelib.log import about, note
 from chalicelib.model import EMAIL, SLACK, Notebook, User
 from chalicelib.orphans import Resource
 from chalicelib.retention import expiry
@@ -85,24 +85,20 @@ class Telling:
     def check_confirmations(self, now: datetime) -> Iterator[str]:
         """Sends what was not sent: links to addresses confirmed since, and messages that their workflow gave up.
 
-        Yields the users whose address was confirmed. One user's trouble does not keep the others waiting: it comes
-        out at the end.
+        Yields the users whose address was confirmed. The trouble of one user, or of one notebook, does not keep the
+        others waiting: it comes out at the end.
         """
-        trouble: list[NodError] = []
+        parts = Parts()
         for user in self._users.to_look_at():
-            try:
-                with as_unavailable("AWS"):
-                    confirmed = user.email_state == "confirmed" or self._is_confirmed_now(user)
-                    if confirmed or user.email is None:
-                        self._pay(user, now)
-                    self._catch_up(user, now)
-            except NodError as error:
-                trouble.append(error)
-            else:
-                if confirmed and user.email_state != "confirmed":
-                    yield user.name
-        if trouble:
-            raise trouble[0]
+            confirmed = False
+            with parts.part():
+                confirmed = user.email_state == "confirmed" or self._is_confirmed_now(user)
+            if confirmed or user.email is None:
+                self._pay(user, now, parts)
+            self._catch_up(user, now, parts)
+            if confirmed and user.email_state != "confirmed":
+                yield user.name
+        parts.end()
 
     def _begin_email(self, notebook: Notebook) -> bool:
         """Notes what a message by email will come to if all goes well; whether it will arrive.
@@ -124,27 +120,29 @@ class Telling:
         # Written before the links go out: what is published from here on arrives.
         return subscription is not None and self._topic.is_confirmed(subscription) and self._users.confirm_email(user)
 
-    def _pay(self, user: User, now: datetime) -> None:
+    def _pay(self, user: User, now: datetime, parts: Parts) -> None:
         """Sends the links of notebooks that run. What failed or is gone is no news any more."""
         for notebook_id in sorted(user.owed):
-            notebook = self._notebooks.get(notebook_id)
-            if (
-                user.email is not None
-                and notebook is not None
-                and notebook.state == "ready"
-                and notebook.notifications.get(EMAIL) == "unconfirmed"
-            ):
-                self._publish(notebook, messages.answers_again(notebook), (EMAIL,), now)
-                self._notebooks.set_notification(notebook_id, EMAIL, "sent")
-            self._users.unmark(user.name, "owed", notebook_id)
+            with about(notebook_id), parts.part():
+                notebook = self._notebooks.get(notebook_id)
+                if (
+                    user.email is not None
+                    and notebook is not None
+                    and notebook.state == "ready"
+                    and notebook.notifications.get(EMAIL) == "unconfirmed"
+                ):
+                    self._publish(notebook, messages.answers_again(notebook), (EMAIL,), now)
+                    self._notebooks.set_notification(notebook_id, EMAIL, "sent")
+                self._users.unmark(user.name, "owed", notebook_id)
 
-    def _catch_up(self, user: User, now: datetime) -> None:
+    def _catch_up(self, user: User, now: datetime, parts: Parts) -> None:
         for notebook_id in sorted(user.untold):
-            notebook = self._notebooks.get(notebook_id)
-            if notebook is None:
-                self._users.unmark(user.name, "untold", notebook_id)
-            elif (kind := messages.due(notebook)) is not None and _overdue(notebook, now):
-                self.tell(notebook_id, kind, now)
+            with about(notebook_id), parts.part():
+                notebook = self._notebooks.get(notebook_id)
+                if notebook is None:
+                    self._users.unmark(user.name, "untold", notebook_id)
+                elif (kind := messages.due(notebook)) is not None and _overdue(notebook, now):
+                    self.tell(notebook_id, kind, now)
 
     def _publish(
         self, notebook: Notebook, kind: str, channels: Sequence[str], now: datetime, execution: str | None = None

@@ -403,6 +403,26 @@ class TestTellOwner:
         assert ada is not None
         assert (ada.email_state, ada.owed, ada.untold) == ("confirmed", frozenset(), frozenset())
 
+    def test_a_record_that_nobody_can_read_keeps_no_other_message(
+        self, deployed: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        token = user(deployed, email="ada@example.org", quota=2)
+        damaged, good = sorted(
+            deployed.http("POST", "/notebooks", token, {"name": name}).json_body["id"] for name in ("one", "two")
+        )
+        for notebook_id in (damaged, good):
+            deployed.change(notebook_id, state="ready", address="198.51.100.7", updated_at="2026-11-22T14:00:00.000Z")
+        deployed.admin.users.update("ada", {"email_state": "confirmed"})
+        deployed.change(damaged, volume_gib="x")
+        sent = self.publish(monkeypatch)
+        self.at(deployed, monkeypatch, "2026-11-22T14:10:01Z")
+        with pytest.raises(NodError):
+            deployed.app.check_confirmations(SCHEDULED, None)
+        assert [message.notebook.id for message in sent if message.notebook] == [good]
+        ada = deployed.admin.users.get("ada")
+        assert ada is not None
+        assert ada.untold == {damaged}
+
     def test_a_message_that_its_workflow_gave_up_is_published_by_the_schedule_once(
         self, deployed: Stage, monkeypatch: pytest.MonkeyPatch
     ) -> None:
