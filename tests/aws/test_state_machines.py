@@ -249,6 +249,15 @@ def test_a_launch_may_take_as_long_as_its_longest_way_and_has_room_in_its_histor
     assert events + values["InstanceLooks"] * 5 * (2 + 5) < 25_000 / 2
 
 
+def test_a_machine_that_ec2_refuses_to_terminate_is_told_of_before_the_undo_runs_out_of_time() -> None:
+    undo, values = definition("undo"), substitutions("undo")
+    terminate = undo["States"]["Terminate Instances"]
+    refused = waits(terminate) - terminate["TimeoutSeconds"]
+    rounds = (values["InstanceLooks"] + 1) * (refused + values["LookSeconds"])
+    # The calls' own time, and what comes after.
+    assert undo["TimeoutSeconds"] >= rounds + 600
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_state_can_be_reached_and_every_loop_passes_a_counter(name: str) -> None:
     def check(machine: dict[str, Any]) -> None:
