@@ -188,10 +188,10 @@ def orphan(owner: User, kind: str, identifier: str, plan: str) -> Message:
         channels=owner.channels,
         subject=f"The {kind} {identifier} belongs to no notebook"[:_LONGEST_SUBJECT],
         paragraphs=(
-            f"in AWS there is the {kind} {identifier} in your name, and no notebook that it belongs to. It costs, and "
+            f"in AWS there is the {kind} {identifier} in your name, and no notebook that uses it. It costs, and "
             "nobody can reach it through this service.",
             plan,
-            "If it holds something you need, tell who runs this deployment before then.",
+            "Tell who runs this deployment if it holds something you need, or if it may go at once.",
         ),
     )
 

@@ -37,10 +37,9 @@ class Resource:
         """Whether somebody's work goes with it: of an instance its disk does."""
         return self.kind in (INSTANCE, VOLUME)
 
-    @property
-    def key(self) -> str:
-        """Of its row in the table `sweeps`."""
-        return f"orphan#{self.id}"
+    def key(self, kept: bool) -> str:
+        """Of its row in the table `sweeps`: what was told of a disk while it was kept is no notice of its removal."""
+        return f"{'kept' if kept else 'orphan'}#{self.id}"
 
 
 @dataclass(frozen=True)
@@ -97,15 +96,18 @@ class Rules:
 
 def is_orphan(resource: Resource, notebook: Notebook | None) -> bool:
     """Whether nobody answers for it. `notebook`: the record that its tag names, None where there is none."""
-    if notebook is not None and resource.kind == VOLUME:
-        # Of a notebook that failed it may be all that is left; one that was deleted had its owner say that it may go.
-        return notebook.state == "terminated"
     if notebook is None or notebook.state in _OVER:
         return True
     if resource.kind != INSTANCE or notebook.instance_id is None or notebook.state in _BEGINNING:
         # What is being made is in the record only at its end.
         return False
     return notebook.instance_id != resource.id
+
+
+def is_kept(resource: Resource, notebook: Notebook | None) -> bool:
+    """Whether it is a disk that may be all that is left of a notebook which failed. One that was deleted had its owner
+    say that the disk may go."""
+    return resource.kind == VOLUME and notebook is not None and notebook.state == "failed"
 
 
 def too_many(orphans: int, looked_at: int, rules: Rules) -> bool:
@@ -120,23 +122,28 @@ def seen(known: Known | None, now: datetime, rules: Rules) -> Known:
     return replace(known, seen_at=max(now, known.seen_at))
 
 
-def decide(resource: Resource, known: Known, rules: Rules, now: datetime) -> str:
-    """What to do now: NOTE or WAIT (nothing), TELL, STOP, REMOVE, or KEEP: nobody knows of what may hold data."""
+def decide(resource: Resource, known: Known, rules: Rules, now: datetime, *, kept: bool = False) -> str:
+    """What to do now: NOTE or WAIT (nothing), TELL, STOP, REMOVE, or KEEP: nobody knows of what may hold data.
+
+    `kept`: it is not removed, whoever was told.
+    """
     grace = rules.minutes(rules.grace)
     if now - known.first_seen_at < grace or (resource.created_at is not None and now - resource.created_at < grace):
         return NOTE
     if known.told_at is None:
         return TELL
     told_at = known.owner_told_at if resource.holds_data else known.told_at
-    if told_at is not None and now - told_at >= rules.minutes(rules.removal):
+    if told_at is not None and not kept and now - told_at >= rules.minutes(rules.removal):
         return REMOVE
     if resource.running and now - known.told_at >= grace:
         return STOP
     return KEEP if told_at is None else WAIT
 
 
-def plan(resource: Resource, rules: Rules, now: datetime) -> str:
+def plan(resource: Resource, rules: Rules, now: datetime, *, kept: bool = False) -> str:
     """What will happen after it was told at `now`, in a sentence."""
+    if kept:
+        return "It is what is left of a notebook that failed, and is kept for as long as that notebook is listed."
     words = {INSTANCE: "terminated, and its disk deleted", ADDRESS: "released"}.get(resource.kind, "deleted")
     removal = f"{now + rules.minutes(rules.removal):%Y-%m-%d %H:%M} UTC"
     if resource.running:

@@ -36,6 +36,8 @@ _LEASE = timedelta(minutes=2)
 LOOK_AFTER = 5
 # After a refusal that will not pass by itself, in minutes.
 _AGAIN_AFTER = 60
+# The code where EC2 refuses the deployment every stop: not STOP_FAILED, which an owner was told of.
+_STOPS_REFUSED = "stops_refused"
 # So many refused in one batch, and nothing else: it is no single instance that is at fault.
 _MANY = 3
 
@@ -49,7 +51,7 @@ class ToStop:
     again: list[Notebook] = field(default_factory=list)
     """Notebooks that are `stopping`, whose instance nobody is stopping."""
     refused: bool = False
-    """Whether EC2 takes no stop at all, or another sweep has the lease: then nothing more is begun in this sweep."""
+    """Whether EC2 takes no stop at all, or the lease was lost midway: then nothing more is begun in this sweep."""
 
     def __len__(self) -> int:
         return len(self.wanted) + len(self.again)
@@ -175,23 +177,27 @@ class Draining:
                 return error
         return None
 
-    def refused(self, notebook: Notebook, code: str, now: datetime, *, tell: bool) -> None:
-        """What becomes of a notebook whose instance EC2 does not stop."""
+    def refused(self, notebook: Notebook, code: str, now: datetime, *, of_all: bool, told: bool) -> None:
+        """What becomes of a notebook whose instance EC2 does not stop.
+
+        `of_all`: it stops none, which this owner cannot help and is not told; `told`: they were told of this one.
+        """
         logger.error("stop refused", notebook=notebook.id, instance=notebook.instance_id, code=code)
         if seems_gone(code):
             # It stays `stopping` and due: two looks, some minutes apart, say that for sure.
             self._ledger.write([event(notebook.id, now, "stop", "refused", f"EC2 refused the stop: {code}.")])
             return
         reason = f"EC2 refused to stop the machine ({code}); it runs on and costs. It is tried again every hour."
+        failed = _STOPS_REFUSED if of_all else STOP_FAILED
         changes: dict[str, object] = {
             "state": "ready",
-            "error": {"code": STOP_FAILED, "message": reason},
+            "error": {"code": failed, "message": reason},
             "stop": None,
             "updated_at": times.to_text(now),
             "due_at": times.to_text(now + self._policy.minutes(_AGAIN_AFTER)),
         }
-        line = event(notebook.id, now, "stop", STOP_FAILED, reason)
-        if self._due.write(notebook, changes, line=line) and tell:
+        line = event(notebook.id, now, "stop", failed, reason)
+        if self._due.write(notebook, changes, line=line) and not (of_all or told):
             self._telling.tell(notebook.id, STOP_FAILED, now)
 
     def _look_at(self, now: datetime) -> datetime:
@@ -254,8 +260,8 @@ class _Run:
             if notebook.id in refused:
                 self._counts["refused"] += 1
                 with about(notebook.id), self._part():
-                    tell = not everything and notebook.id not in self._told
-                    drain.refused(notebook, refused[notebook.id], now, tell=tell)
+                    told = notebook.id in self._told
+                    drain.refused(notebook, refused[notebook.id], now, of_all=everything, told=told)
         if everything:
             self.ended = True
             raise Unavailable(f"EC2 refuses every stop ({', '.join(sorted(set(refused.values())))}).")
@@ -350,6 +356,7 @@ def begin(
         due_at=times.to_text(look_at),
         updated_at=times.to_text(now),
         warned=None,
+        hold_until=None,
         error=error,
     )
     changes: dict[str, object] = {
@@ -361,6 +368,7 @@ def begin(
         "due_at": after.due_at,
         "updated_at": after.updated_at,
         "warned": None,
+        "hold_until": None,
         "error": {"code": error.code, "message": error.message} if error else None,
     }
     line = judged.line(now) if judged else event(notebook.id, now, "stop", stop.code, stop.reason, by=stop.by)

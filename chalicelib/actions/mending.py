@@ -234,6 +234,7 @@ class Mending:
             "due_at": None,
             "wait_token": None,
             "run_started_at": None,
+            "hold_until": None,
         }
         told = bool(notebook.notify)
         line = _line(notebook, mends.SETTLE, now)
@@ -259,7 +260,8 @@ class Mending:
             return "missing"
         message = (
             f"Its machine {notebook.instance_id or ''} was terminated in EC2, not by this deployment, and its disk "
-            "went with it. Nothing of it costs any more."
+            "with it, unless somebody had told EC2 to keep the disk; then a message says so within hours. Nothing else "
+            "of it costs any more."
         )
         settled: dict[str, object] = {
             "state": "failed",

@@ -72,20 +72,20 @@ class Reconciling:
         records = {record.notebook.id: record for record in found}
         by_instance = {record.notebook.instance_id or "": record for record in found if record.notebook.instance_id}
         without = [
-            resource
+            (resource, orphans.is_kept(resource, notebook))
             for resource in resources
             # A record that cannot be read is one all the same.
             if resource.notebook not in damaged
-            and orphans.is_orphan(resource, _notebook(resource, records, by_instance))
+            and orphans.is_orphan(resource, notebook := _notebook(resource, records, by_instance))
         ]
         counts["resources"], counts["without owner"] = len(resources), len(without)
         # What is kept for good must not keep the others for good.
-        kept = sum(1 for resource in without if resource.kind == orphans.VOLUME and _reachable(resource, users) is None)
-        if orphans.too_many(len(without) - kept, len(resources), self._rules):
+        removable = sum(1 for resource, kept in without if not kept and not _stays(resource, users))
+        if orphans.too_many(removable, len(resources), self._rules):
             logger.error(
                 "too many resources without a record: nothing is touched, the records may be lost",
                 resources=len(resources),
-                without=[resource.id for resource in without[:50]],
+                without=[resource.id for resource, _ in without[:50]],
             )
             counts["too many"] = 1
         else:
@@ -100,17 +100,19 @@ class Reconciling:
 
     def _look_after(
         self,
-        without: Sequence[Resource],
+        without: Sequence[tuple[Resource, bool]],
         users: Mapping[str, User],
         now: datetime,
         part: Part,
         counts: Counter[str],
     ) -> None:
-        rows = self._sweeps.orphans([resource.key for resource in without])
-        for resource in without:
+        """`without`: each with whether it is kept, and only told of."""
+        rows = self._sweeps.orphans([resource.key(kept) for resource, kept in without])
+        for resource, kept in without:
+            key = resource.key(kept)
             with about(resource.notebook), part():
-                known = orphans.seen(Known.from_record(rows.get(resource.key, {})), now, self._rules)
-                action = orphans.decide(resource, known, self._rules, now)
+                known = orphans.seen(Known.from_record(rows.get(key, {})), now, self._rules)
+                action = orphans.decide(resource, known, self._rules, now, kept=kept)
                 counts[f"orphan {action}"] += 1
                 logger.error(
                     "resource without owner",
@@ -121,12 +123,14 @@ class Reconciling:
                     since=times.to_text(known.first_seen_at),
                     action=action,
                 )
-                known = self._act(resource, known, action, users, now)
-                self._sweeps.note_orphan(resource.key, known.to_record(), now)
+                if action in (orphans.TELL, orphans.KEEP):
+                    plan = orphans.plan(resource, self._rules, now, kept=kept)
+                    known = self._tell(resource, known, plan, users, now)
+                else:
+                    known = self._act(resource, known, action, now)
+                self._sweeps.note_orphan(key, known.to_record(), now)
 
-    def _act(self, resource: Resource, known: Known, action: str, users: Mapping[str, User], now: datetime) -> Known:
-        if action in (orphans.TELL, orphans.KEEP):
-            return self._tell(resource, known, users, now)
+    def _act(self, resource: Resource, known: Known, action: str, now: datetime) -> Known:
         if action not in (orphans.STOP, orphans.REMOVE) or self._has_owner_after_all(resource):
             return known
         stop = action == orphans.STOP
@@ -139,16 +143,15 @@ class Reconciling:
             self._ledger.write([event(resource.notebook, now, action, "orphan", reason)])
         return replace(known, stopped_at=now) if stop else known
 
-    def _tell(self, resource: Resource, known: Known, users: Mapping[str, User], now: datetime) -> Known:
+    def _tell(self, resource: Resource, known: Known, plan: str, users: Mapping[str, User], now: datetime) -> Known:
         """Who runs the deployment reads it in the log: that is told too. The owner may become known, or get an address,
         later: each look tries again."""
         owner = _reachable(resource, users)
-        plan = orphans.plan(resource, self._rules, now)
         if owner is not None and self._telling.tell_orphan(owner, resource, plan):
             return replace(known, told_at=known.told_at or now, owner_told_at=now)
         if known.told_at is None and resource.notebook and resource.holds_data:
             reason = (
-                f"The {resource.kind} {resource.id} belongs to no notebook any more, and nobody could be told. It may "
+                f"No notebook uses the {resource.kind} {resource.id} any more, and nobody could be told. It may "
                 "hold data and is kept, which costs, until who runs this deployment removes it."
             )
             self._ledger.write([event(resource.notebook, now, "note", "orphan_kept", reason)])
@@ -234,6 +237,11 @@ def _reachable(resource: Resource, users: Mapping[str, User]) -> User | None:
     """The owner that its tag names, if there is a way to tell them."""
     owner = users.get(resource.owner or "")
     return owner if owner is not None and owner.channels else None
+
+
+def _stays(resource: Resource, users: Mapping[str, User]) -> bool:
+    """Whether nothing more is done to it: it holds data, costs no hours, and nobody can be told."""
+    return resource.holds_data and not resource.running and _reachable(resource, users) is None
 
 
 def _notebook(resource: Resource, records: Mapping[str, Due], by_instance: Mapping[str, Due]) -> Notebook | None:

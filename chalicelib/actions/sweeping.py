@@ -32,7 +32,7 @@ Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 KIND_OF_WARNING = {idleness.IDLE: "warned", idleness.SILENT: "silent", idleness.LIMIT: "limit_near"}
 # So often in a row somebody does not answer, and is not asked again in this sweep.
 _MOST_IN_A_ROW = 5
-_TABLES, _EC2, _LEASE = "tables", "EC2", "lease"
+_INDEX, _TABLES, _EC2, _LEASE = "index", "tables", "EC2", "lease"
 # How a notebook counts that another sweep or a person was first with, and one that there was no time for.
 _TAKEN, _LEFT = "taken by another", "not reached"
 _SENT = "sent", "The monitor is looked after, and started if it hangs."
@@ -145,8 +145,8 @@ class Sweeping:
 
     def _pages(self, shard: int, swept: Swept, may_go_on: Callable[[], bool]) -> Iterator[Sequence[str]]:
         pages = self._due.pages(shard, self._clock())
-        while may_go_on() and swept.answers(_TABLES):
-            ids = swept.ask(_TABLES, lambda: next(pages, []))
+        while may_go_on() and swept.answers(_INDEX) and swept.answers(_TABLES):
+            ids = swept.ask(_INDEX, lambda: next(pages, []))
             if ids is None:
                 break
             if not ids:
@@ -170,8 +170,9 @@ class Sweeping:
             else:
                 self._settle(self._still_running(silent, known, swept, now), swept, now, may_go_on)
         if look.others:
-            with swept.part():
-                swept.to_stop.again += self._mending.mend(look.others, now, swept.part, swept.counts)
+            again = swept.ask(_EC2, lambda: self._mending.mend(look.others, now, swept.part, swept.counts))
+            swept.complete &= again is not None
+            swept.to_stop.again += again or []
 
     def _settle(self, judged: Sequence[Judged], swept: Swept, now: datetime, may_go_on: Callable[[], bool]) -> None:
         swept.to_stop.wanted += [one.notebook.id for one in judged if one.decision.action == idleness.STOP]
@@ -195,7 +196,7 @@ class Sweeping:
                 self._ledger.write(lines)
         for first in range(0, len(unprobed), AT_ONCE):
             with swept.part():
-                self._probe(unprobed[first : first + AT_ONCE], swept, now)
+                self._probe(unprobed[first : first + AT_ONCE], swept, now, may_go_on)
 
     def _keep(self, one: Judged, now: datetime, may_go_on: Callable[[], bool]) -> _Kept:
         """Writes what was decided. What is not reached in time stays due."""
@@ -247,7 +248,9 @@ class Sweeping:
                 self._telling.tell(one.notebook.id, KIND_OF_WARNING[one.decision.code], now)
         except NodError as error:
             logger.error("warning not sent", notebook=one.notebook.id, reason=error.detail)
-            reason = "The warning could not be sent. It is tried again, and nothing stops before it was."
+            reason = (
+                "The warning could not be sent. It is tried again; before it was, no sweep stops it as idle or silent."
+            )
             self._ledger.write([event(one.notebook.id, now + timedelta(milliseconds=1), "warn", "not_sent", reason)])
             raise
 
@@ -296,17 +299,23 @@ class Sweeping:
             if instance is not None and instance.deployment is None:
                 logger.error("tag removed from an instance", notebook=one.notebook.id, instance=instance.id)
 
-    def _probe(self, silent: Sequence[Judged], swept: Swept, now: datetime) -> None:
+    def _probe(self, silent: Sequence[Judged], swept: Swept, now: datetime, may_go_on: Callable[[], bool]) -> None:
         """Sends the probe, and notes it then: what was not sent is sent at the next look, about 15 minutes later."""
         sent = len(silent) > 1 and self._probes.send([one.notebook.instance_id or "" for one in silent])
+        # After the line of the decision.
+        at = now + timedelta(milliseconds=1)
+        lines: list[Event] = []
         for one in silent:
+            if not may_go_on():
+                swept.complete = False
+                break
             with about(one.notebook.id), swept.part():
                 # One that cannot be reached refuses the whole call.
                 reached = sent or self._probes.send([one.notebook.instance_id or ""])
                 if reached:
                     self._due.probed(one.notebook.id, one.silence)
                 code, reason = _SENT if reached else _UNREACHABLE
-                # After the line of the decision.
-                at = now + timedelta(milliseconds=1)
-                self._ledger.write([event(one.notebook.id, at, "probe", code, reason)])
+                lines.append(event(one.notebook.id, at, "probe", code, reason))
                 logger.info("probed", notebook=one.notebook.id, instance=one.notebook.instance_id, reachable=reached)
+        if lines:
+            self._ledger.write(lines)

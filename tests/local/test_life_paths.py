@@ -163,9 +163,21 @@ def test_stop_comes_to_its_end_when_the_event_is_lost_and_ec2_is_slow(town: Town
     wait(town, notebook, "stopped")
 
 
-def test_stop_that_takes_too_long_stays_so_is_told_once_and_is_finished_later(town: Town, notebook: str) -> None:
+@pytest.mark.parametrize("before", [None, "password_failed"])
+def test_stop_that_takes_too_long_stays_so_is_told_once_and_is_finished_later(
+    town: Town, notebook: str, before: str | None
+) -> None:
+    """Also where the record says of something else that it failed."""
     town.machines.stopping = 14
     assert post(town, notebook, "stop") == 202
+    if before:
+        town.tables.update_item(
+            TableName="nod-local-notebooks",
+            Key={"id": {"S": notebook}},
+            UpdateExpression="SET #error = :error",
+            ExpressionAttributeNames={"#error": "error"},
+            ExpressionAttributeValues={":error": {"M": {"code": {"S": before}, "message": {"S": "It was so."}}}},
+        )
     wait_until(lambda: "stop_failed" in kinds(town, notebook), 60, "nobody was told")
     town.settle()
     seen = town.person.show(notebook)
@@ -456,8 +468,9 @@ def test_start_that_fails_and_cannot_be_stopped_says_that_it_runs(town: Town, st
 def test_machine_that_ec2_takes_back_is_stopped_and_told(town: Town, stopped: str) -> None:
     town.machines.broken = True
     assert post(town, stopped, "start") == 202
+    assert post(town, stopped, "extend", hours=2) == 202
     seen = wait(town, stopped, "stopped")
-    assert seen["error"]["code"] == "start_failed"
+    assert (seen["error"]["code"], seen["hold_until"]) == ("start_failed", None)
     assert kinds(town, stopped)[-1] == "start_failed"
     assert state_of(town, stopped) == "stopped"
 

@@ -246,9 +246,7 @@ def test_a_disk_whose_owner_is_known_again_is_told_and_then_goes(deployed: World
     assert len(deployed.told.messages) == 1
 
 
-@pytest.mark.parametrize(
-    ("state", "goes"), [("ready", False), ("stopped", False), ("failed", False), ("terminated", True)]
-)
+@pytest.mark.parametrize(("state", "goes"), [("ready", False), ("stopped", False), ("terminated", True)])
 def test_a_loose_disk_of_a_notebook_stays_until_its_owner_deletes_that(deployed: World, state: str, goes: bool) -> None:
     one = deployed.notebook()
     if state != "ready":
@@ -259,6 +257,33 @@ def test_a_loose_disk_of_a_notebook_stays_until_its_owner_deletes_that(deployed:
     hours(deployed, 2)
     assert (volume not in volumes(deployed)) is goes
     assert any(volume in what for _, what in deployed.told.messages) is goes
+
+
+def test_the_disk_that_a_failed_notebook_left_is_told_of_and_kept_while_that_is_listed(deployed: World) -> None:
+    one = deployed.notebook(instance=False, state="failed")
+    volume = loose_volume(deployed, nod_notebook=one.id, nod_owner="ada")
+    hours(deployed, 3)
+    ((who, what),) = deployed.told.messages
+    assert (who, volume in what, "is kept" in what) == ("ada", True, True)
+    days(deployed, 8)
+    hours(deployed, 1)
+    assert (volume in volumes(deployed), len(deployed.told.messages)) == (True, 1)
+    deployed.forget(one)
+    hours(deployed, 2)
+    assert (volume in volumes(deployed), len(deployed.told.messages)) == (True, 2), "it has its week all the same"
+    days(deployed, 7)
+    hours(deployed, 1)
+    assert volume not in volumes(deployed)
+
+
+def test_machines_that_are_kept_do_not_keep_what_else_has_no_owner(deployed: World) -> None:
+    kept = {deployed.instance(f"nb-{number:020x}", **{"nod:owner": "gone"}) for number in range(4)}
+    deployed.ec2.stop_instances(InstanceIds=sorted(kept))
+    lost = deployed.instance("nb-" + "f" * 20)
+    age(deployed)
+    hours(deployed, 4)
+    assert power(deployed, lost) == "stopped"
+    assert {power(deployed, one) for one in kept} == {"stopped"}
 
 
 def test_disks_that_are_kept_do_not_keep_what_else_has_no_owner(deployed: World) -> None:

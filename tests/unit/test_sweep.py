@@ -285,6 +285,46 @@ def test_a_machine_that_could_not_be_reached_is_probed_once_it_can_be(made: Worl
     assert [line.code for line in made.lines(one) if line.code != "silent"] == ["active", "unreachable", "sent"]
 
 
+def test_what_there_is_no_time_to_probe_is_probed_by_the_next_sweep(made: World) -> None:
+    """Machines that nobody reaches are asked one by one: the stops must not wait for the last of them."""
+    ones = [made.notebook(idle=0) for _ in range(40)]
+    made.sweep()
+    made.pass_minutes(16)
+    made._ssm.offline |= {str(one.instance_id) for one in ones}
+    asked = 0
+
+    def slow(name: str, arguments: dict[str, Any]) -> None:
+        nonlocal asked
+        if name == "send_command":
+            asked += 1
+            made.now += 5 * MINUTE
+
+    made.before = slow
+    swept = made.sweep()
+    assert (asked, swept.complete) == (2, False)
+    made.before = lambda name, arguments: None
+    made._ssm.offline.clear()
+    made.pass_minutes(15)
+    made.sweep()
+    assert sorted(one for sent in made.commands for one in sent) == sorted(str(one.instance_id) for one in ones)
+
+
+def test_tables_that_do_not_answer_are_not_asked_for_every_page(made: World) -> None:
+    for _ in range(40):
+        made.notebook(idle=0)
+    asked = 0
+
+    def before(name: str, arguments: dict[str, Any]) -> None:
+        nonlocal asked
+        if name == "batch_get_item":
+            asked += 1
+            raise ClientError({"Error": {"Code": "InternalServerError", "Message": "x"}}, "BatchGetItem")
+
+    made.before = before
+    swept = made.sweep()
+    assert (asked, swept.complete) == (5, False)
+
+
 def test_a_machine_whose_owner_cannot_be_told_of_its_silence_is_probed_all_the_same(made: World) -> None:
     one = heard(made, 61)
     made.told.refuses = True
@@ -294,10 +334,12 @@ def test_a_machine_whose_owner_cannot_be_told_of_its_silence_is_probed_all_the_s
 
 def test_an_instance_stopped_by_hand_is_found_in_its_silence(made: World) -> None:
     one = heard(made, 16)
+    made.deployed.change(one.id, hold_until=times.to_text(made.now + timedelta(days=1)))
     made.ec2.stop_instances(InstanceIds=[one.instance_id])
     made.sweep()
     record = made.record(one)
     assert (record["state"], record["stop"]["by"]) == ("stopping", "outside")
+    assert "hold_until" not in record, "what is off is not held"
     assert f"{one.id}-stop-1" in made.begun("stop")
     assert made.commands == []
 
@@ -401,7 +443,17 @@ def test_while_ec2_refuses_every_stop_no_monitor_is_confirmed(made: World) -> No
         after(made, 10, *ones, idle=minutes)
     assert {made.state(one) for one in ones} == {"ready"}
     done = Counter((line.action, line.code) for line in made.lines(ones[0]))
-    assert done == {("warn", "idle"): 3, ("stop", "idle"): 3, ("stop", "stop_failed"): 3}
+    assert done == {("warn", "idle"): 3, ("stop", "idle"): 3, ("stop", "stops_refused"): 3}
+    assert {what for _, what in made.told.messages} == {"warned"}, "its owners cannot help that"
+    made.before = refuse(
+        "OperationNotPermitted",
+        "stop_instances",
+        when=lambda arguments: ones[0].instance_id in arguments["InstanceIds"],
+    )
+    for minutes in range(235, 385, 10):
+        made.sweep()
+        after(made, 10, *ones, idle=minutes)
+    assert (made.state(ones[0]), made.told.messages.count((ones[0].id, "stop_failed"))) == ("ready", 1)
 
 
 def test_a_warning_that_the_topic_refuses_was_not_given(made: World) -> None:
