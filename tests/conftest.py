@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -26,6 +27,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return 1 if item.path.is_relative_to(LOCAL) else 3
 
     items.sort(key=rank)
+
+
+def pytest_configure() -> None:
+    """What a shell starts in the background, or nohup, has these ignored, and so would have all that tests start: their
+    Ctrl-C would do nothing, and a terminal that is closed would leave its commands running."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(autouse=True)

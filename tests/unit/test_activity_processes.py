@@ -286,8 +286,6 @@ def typist() -> Iterator[Callable[..., Typist]]:
     def make(*command: str) -> Typist:
         pid, master = pty.fork()
         if pid == 0:
-            # Who runs the tests in the background of a shell has Ctrl-C ignored, and so would all its children.
-            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.environ.update(PS1="$ ", TERM="xterm")
             os.execvp(command[0], command)
         made.append(Typist(pid, master))
