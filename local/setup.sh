@@ -15,48 +15,55 @@ export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 say() { printf '%s\n' "$*" >&2; }
 die() { say "$*"; exit 2; }
 
-programs=(systemd-nspawn debootstrap nsenter setpriv mkfs.ext4)
+# Words and not arrays, a case and not a table: bash 3.2, as macOS has it, knows no table and takes an empty array for unset.
+programs="systemd-nspawn debootstrap nsenter setpriv mkfs.ext4"
 case $what in
     demo) requirements=requirements-local.txt ;;
-    deploy) requirements=requirements-local.txt programs=() ;;
-    lint) requirements=requirements-dev.txt programs=() ;;
-    test) requirements=requirements-dev.txt programs+=(chromium node npm) ;;
+    deploy) requirements=requirements-local.txt programs="" ;;
+    lint) requirements=requirements-dev.txt programs="" ;;
+    test) requirements=requirements-dev.txt programs="$programs chromium node npm" ;;
     *) die "$usage" ;;
 esac
-declare -A package=(
-    [systemd-nspawn]=systemd-container [debootstrap]=debootstrap [nsenter]=util-linux [setpriv]=util-linux
-    [mkfs.ext4]=e2fsprogs [chromium]=chromium [node]=nodejs [npm]=npm
-)
+package_of() {
+    case $1 in
+        systemd-nspawn) echo systemd-container ;;
+        nsenter | setpriv) echo util-linux ;;
+        mkfs.ext4) echo e2fsprogs ;;
+        node) echo nodejs ;;
+        *) echo "$1" ;;
+    esac
+}
 
 command -v "$python" >/dev/null ||
     die "$python is missing: install Python 3.11 or later and run make again, or name one with 'make $what PYTHON=…'."
 "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
     die "Python 3.11 or later is needed, $python is $("$python" --version): name another with 'make $what PYTHON=…'."
 
-sudo=()
-if [ "$(id -u)" != 0 ] && command -v sudo >/dev/null; then sudo=(sudo); fi
-[ "$(id -u)" = 0 ] || [ ${#sudo[@]} -gt 0 ] || [ "$what" = lint ] || [ "$what" = deploy ] ||
+sudo=""
+if [ "$(id -u)" != 0 ] && command -v sudo >/dev/null; then sudo=sudo; fi
+[ "$(id -u)" = 0 ] || [ -n "$sudo" ] || [ "$what" = lint ] || [ "$what" = deploy ] ||
     die "Root is needed to boot machines: run make as root, or install sudo."
 
 # Made by root later on, it would keep out whoever types `sudo`.
 mkdir -p "${XDG_CACHE_HOME:-$HOME/.cache}"
 
-missing=()
-for program in "${programs[@]}"; do
-    command -v "$program" >/dev/null || missing+=("${package[$program]}")
+missing=""
+for program in $programs; do
+    command -v "$program" >/dev/null || missing="$missing $(package_of "$program")"
 done
 # `import venv` works on Debian without the package; what it lacks is pip.
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
-    missing+=("python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv")
-if [ ${#missing[@]} -gt 0 ]; then
+    missing="$missing python$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
+if [ -n "$missing" ]; then
     command -v apt-get >/dev/null ||
-        die "These packages are missing and there is no apt-get to install them: ${missing[*]}."
-    [ "$(id -u)" = 0 ] || [ ${#sudo[@]} -gt 0 ] ||
-        die "Root is needed to install ${missing[*]}: run make as root, or install sudo."
-    say "Installing Debian packages: ${missing[*]}"
-    { "${sudo[@]}" apt-get update -qq && "${sudo[@]}" env DEBIAN_FRONTEND=noninteractive \
-        apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null; } ||
-        die "apt-get could not install ${missing[*]}, for the reason above: put it right and run make again."
+        die "These packages are missing and there is no apt-get to install them:$missing."
+    [ "$(id -u)" = 0 ] || [ -n "$sudo" ] ||
+        die "Root is needed to install$missing: run make as root, or install sudo."
+    say "Installing Debian packages:$missing"
+    # shellcheck disable=SC2086 # words, each a package
+    { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y -qq --no-install-recommends $missing >/dev/null; } ||
+        die "apt-get could not install$missing, for the reason above: put it right and run make again."
     say "Debian packages: $SECONDS s"
 fi
 
