@@ -10,6 +10,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from deploy.errors import AccountError, InputError
 
+# Of the commercial regions. Elsewhere the workflows' `arn:aws:states:::…` and the names of AWS's policies are none.
+PARTITION = "aws"
 _BAD_CREDENTIALS = {
     "ExpiredToken": "they have expired: sign in again",
     "ExpiredTokenException": "they have expired: sign in again",
@@ -43,20 +45,22 @@ def region(session: Any, said: str) -> str:
     """The region to deploy into: the one that is said, else that of the AWS configuration.
 
     Raises:
-        InputError: none is said, or none is called so.
+        InputError: none is said, none is called so, or it is not one of the commercial regions.
     """
     name: str | None = said or session.region_name
     if not name:
         raise InputError("Which region? Say REGION=…, for example REGION=eu-central-1, or set AWS_REGION.")
-    known = {
-        one
-        for partition in session.get_available_partitions()
-        for one in session.get_available_regions("stepfunctions", partition_name=partition)
-    }
-    if name not in known:
-        same = sorted(one for one in known if one.split("-")[0] == name.split("-")[0])
-        raise InputError(f"REGION={name}: AWS has no such region. It has {', '.join(same or sorted(known))}.")
-    return name
+    known: list[str] = session.get_available_regions("stepfunctions", partition_name=PARTITION)
+    if name in known:
+        return name
+    for partition in session.get_available_partitions():
+        if name in session.get_available_regions("stepfunctions", partition_name=partition):
+            raise InputError(
+                f"REGION={name} is not supported: it is of {partition}, and only AWS's commercial regions are. Name "
+                "one of those, with an account there, for example REGION=eu-central-1."
+            )
+    same = sorted(one for one in known if one.split("-")[0] == name.split("-")[0])
+    raise InputError(f"REGION={name}: AWS has no such region. It has {', '.join(same or sorted(known))}.")
 
 
 def identity(session: Any, region_name: str) -> Identity:

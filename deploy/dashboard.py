@@ -1,6 +1,7 @@
 """The CloudWatch dashboard: what AWS counts by itself, and queries over the functions' own log lines.
 
-Queries instead of metrics of our own: a metric bills every hour that it has a value, a query when somebody looks.
+Queries instead of metrics of our own: a metric bills every hour that it has a value, a query when somebody looks. Of
+AWS's own metrics few: a dashboard of more than 50 bills $3 a month, and a test counts them.
 The lines (`message` and its fields): of tell_owner `owner told` with `kind`, for `ready` `seconds` by step and from
 request to link (`launch`), for `stopped` and `failed` `code`; of reconcile, once an hour, `running` with `notebooks`,
 `usd_per_hour`, `overdue`; of the sweep `swept` with its `counts`. Failed launches are counted where they are told, once
@@ -30,6 +31,16 @@ _RUNNING = (
     "by bin(1d)"
 )
 
+# CloudWatch draws lines only of what is grouped by time alone.
+_BY_TWO = "bar"
+
+# Cut short, these may leave a machine that nobody knows of. What others leave, the sweep mends, and says so.
+_OF_LAUNCHES = ("LaunchStateMachine", "UndoStateMachine")
+_CUT_SHORT = ("ExecutionsAborted", "ExecutionsTimedOut")
+
+# Not ThrottledRequests: DynamoDB counts those by table and operation, so by table alone there is nothing.
+_THROTTLED = ("ReadThrottleEvents", "WriteThrottleEvents")
+
 # What Lambda itself writes of a function that ran out of time or memory or did not even import, as plain text.
 _CRASHED = r"@message like /Task timed out|Runtime exited|Runtime.ImportModuleError|^\[ERROR\]/"
 
@@ -40,7 +51,8 @@ def add(template: dict[str, Any]) -> None:
         "Type": "AWS::CloudWatch::Dashboard",
         "Properties": {
             "DashboardName": {"Fn::Sub": "nod-${Stage}"},
-            "DashboardBody": {"Fn::Sub": json.dumps({"widgets": _placed(_widgets(template))})},
+            # A week: a day's figures are one point each, and CloudWatch's own choice is three hours.
+            "DashboardBody": {"Fn::Sub": json.dumps({"start": "-P7D", "widgets": _placed(_widgets(template))})},
         },
     }
 
@@ -67,6 +79,7 @@ def _widgets(template: Mapping[str, Any]) -> list[dict[str, Any]]:
             "Launches a day: failed, by reason",
             "TellOwner",
             "filter message = 'owner told' and kind = 'failed' | stats count(*) as failed by code, bin(1d)",
+            view=_BY_TWO,
         ),
         _query(
             "Seconds of a launch by step, mean of a day",
@@ -82,6 +95,7 @@ def _widgets(template: Mapping[str, Any]) -> list[dict[str, Any]]:
             "Stops a day, by reason",
             "TellOwner",
             "filter message = 'owner told' and kind = 'stopped' | stats count(*) as stops by code, bin(1d)",
+            view=_BY_TWO,
         ),
         _query("Running hours and dollars a day", "Reconcile", _RUNNING),
         _query(
@@ -95,13 +109,8 @@ def _widgets(template: Mapping[str, Any]) -> list[dict[str, Any]]:
             [
                 ["AWS/States", metric, "StateMachineArn", f"${{{name}}}"]
                 for name in machines
-                for metric in ("ExecutionsFailed", "ExecutionsAborted", "ExecutionsTimedOut")
+                for metric in ("ExecutionsFailed", *(_CUT_SHORT if name in _OF_LAUNCHES else ()))
             ],
-            "Sum",
-        ),
-        _metrics(
-            "Workflows started",
-            [["AWS/States", "ExecutionsStarted", "StateMachineArn", f"${{{name}}}"] for name in machines],
             "Sum",
         ),
         _metrics(
@@ -109,10 +118,12 @@ def _widgets(template: Mapping[str, Any]) -> list[dict[str, Any]]:
             [["AWS/Lambda", "Errors", "FunctionName", f"${{{name}}}"] for name in functions],
             "Sum",
         ),
-        _metrics(
-            "Milliseconds of functions, p95",
-            [["AWS/Lambda", "Duration", "FunctionName", f"${{{name}}}"] for name in functions],
-            "p95",
+        _query(
+            "Functions: runs, milliseconds (p95), MB at most",
+            functions,
+            "filter @type = 'REPORT' | stats count(*) as runs, pct(@duration, 95) as p95, "
+            "max(@maxMemoryUsed / 1000000) as megabytes by @log | sort p95 desc",
+            view="table",
         ),
         _metrics(
             "API",
@@ -131,8 +142,8 @@ def _widgets(template: Mapping[str, Any]) -> list[dict[str, Any]]:
             "Maximum",
         ),
         _metrics(
-            "Throttled requests of tables",
-            [["AWS/DynamoDB", "ThrottledRequests", "TableName", f"${{{name}}}"] for name in tables],
+            "Throttled reads and writes of tables",
+            [["AWS/DynamoDB", metric, "TableName", f"${{{name}}}"] for name in tables for metric in _THROTTLED],
             "Sum",
         ),
         _query(

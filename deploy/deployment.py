@@ -76,10 +76,12 @@ def look(session: Any, said_region: str, wishes: Wishes, say: Callable[[str], ob
             f"There is no stack {stack.name}, but {' and '.join(left)} of an earlier one. If nobody needs the data: "
             + destroying(wishes.stage, region)
         )
+    iam = client("iam")
+    if there is None and account.has_role(iam, notebook_role(wishes.stage)):
+        raise AccountError(_elsewhere(wishes.stage, region))
     say(f"Runtime {runtime_name}. Port 8888 for {', '.join(cidrs)}.")
     known: dict[str, str | None] = {**dict.fromkeys(had), **wishes.parameters}
     known |= {"VpcId": network.vpc, "SubnetIds": ",".join(network.subnets)}
-    iam = client("iam")
     known["GatewayLogs"] = _gateway_logs(client("apigateway"), iam, stack if there else None, say)
     return Plan(identity, network, cidrs, known, _has_fleet_role(iam, identity, wishes.stage, say))
 
@@ -140,6 +142,26 @@ def _has_fleet_role(iam: Any, identity: Identity, stage: str, say: Callable[[str
 
 def _policy(identity: Identity, stage: str) -> str:
     return f"make policy STAGE={stage} REGION={identity.region} ACCOUNT={identity.account}"
+
+
+def notebook_role(stage: str) -> str:
+    """The role of the machines: one name in all regions of an account, and its instance profile's too."""
+    return f"nod-{stage}-notebook"
+
+
+def _elsewhere(stage: str, region: str) -> str:
+    role = notebook_role(stage)
+    return (
+        f"There is no stack nod-{stage} in {region}, but the account has its role {role}, of which there can be one in "
+        f"all its regions. Most likely {stage} is deployed in another region: name that one, REGION=…, or take another "
+        "STAGE here. If it is deployed nowhere, the role was left behind when a stack was removed by hand. Then remove "
+        "it, and deploy again (the first two may find nothing):\n"
+        f"  aws iam remove-role-from-instance-profile --instance-profile-name {role} --role-name {role}\n"
+        f"  aws iam delete-instance-profile --instance-profile-name {role}\n"
+        f"  for policy in $(aws iam list-role-policies --role-name {role} --query PolicyNames --output text); do "
+        f"aws iam delete-role-policy --role-name {role} --policy-name $policy; done\n"
+        f"  aws iam delete-role --role-name {role}"
+    )
 
 
 def table_names(stage: str) -> list[str]:
@@ -216,8 +238,7 @@ def upload(bucket: PackageBucket, template: dict[str, Any], folder: Path, identi
                 keys[path] = keys.get(path) or bucket.upload((folder / path).read_bytes(), Path(path).suffix)
                 properties[name] = {"Bucket": bucket.name, "Key": keys[path]}
     key = bucket.upload(json.dumps(template, sort_keys=True).encode(), Path(TEMPLATE).suffix)
-    suffix = "amazonaws.com.cn" if identity.partition == "aws-cn" else "amazonaws.com"
-    return f"https://{bucket.name}.s3.{identity.region}.{suffix}/{key}", [*keys.values(), key]
+    return f"https://{bucket.name}.s3.{identity.region}.amazonaws.com/{key}", [*keys.values(), key]
 
 
 def after(stage: str, region: str, found: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ from botocore.exceptions import ClientError, WaiterError
 from deploy import account
 from deploy.account import Identity
 from deploy.bucket import PackageBucket
-from deploy.deployment import table_names
+from deploy.deployment import notebook_role, table_names
 from deploy.errors import LeftError, StackError
 from deploy.stack import DEAD, Stack, destroying
 
@@ -45,12 +45,13 @@ class Remains:
         self._logs = client("logs")
         self._iam = client("iam")
         self._apigateway = client("apigateway")
+        self._apigatewayv2 = client("apigatewayv2")
         self._stepfunctions = client("stepfunctions")
-        self._stage = stage
+        self.stage = stage
         self._identity = identity
         self.region = identity.region
         self._tagged = [{"Name": "tag:nod:deployment", "Values": [stage]}]
-        profile = f"arn:{identity.partition}:iam::{identity.account}:instance-profile/nod-{stage}-notebook"
+        profile = f"arn:{identity.partition}:iam::{identity.account}:instance-profile/{notebook_role(stage)}"
         self._by_profile = [{"Name": "iam-instance-profile.arn", "Values": [profile]}]
         # Records go with their table, disks come off their machine: what was seen once is looked for to the end.
         self._known: set[str] = set()
@@ -64,11 +65,11 @@ class Remains:
     def instances(self) -> list[str]:
         """Machines that are not terminated: by tag, by instance profile and by record."""
         found = self._machines()
-        return sorted(name for name, deployment in found.items() if deployment in (None, self._stage))
+        return sorted(name for name, deployment in found.items() if deployment in (None, self.stage))
 
     def mistagged(self) -> dict[str, str]:
         """The tags of machines that have our instance profile or a record of ours, but another deployment's tag."""
-        return {name: tag for name, tag in self._machines().items() if tag not in (None, self._stage)}
+        return {name: tag for name, tag in self._machines().items() if tag not in (None, self.stage)}
 
     def _machines(self) -> dict[str, str | None]:
         """The deployment that its tag names, by the id of a machine."""
@@ -98,7 +99,7 @@ class Remains:
     def _untagged(self) -> list[dict[str, Any]]:
         batches = _batches(sorted(self._attached), _VALUES)
         found = (one for some in batches for one in self._volumes([{"Name": "volume-id", "Values": some}]))
-        return [one for one in found if _deployment(one) != self._stage]
+        return [one for one in found if _deployment(one) != self.stage]
 
     def _volumes(self, filters: list[dict[str, Any]]) -> list[dict[str, Any]]:
         pages = self._ec2.get_paginator("describe_volumes").paginate(Filters=filters)
@@ -121,7 +122,7 @@ class Remains:
         )
 
     def _live(self) -> list[dict[str, Any]]:
-        table = table_names(self._stage)[0]
+        table = table_names(self.stage)[0]
         if not account.left_tables(self._dynamodb, [table]):
             return []
         pages = self._dynamodb.get_paginator("scan").paginate(
@@ -134,12 +135,12 @@ class Remains:
 
     def tables(self) -> list[str]:
         """Tables that outlive the stack."""
-        return account.left_tables(self._dynamodb, table_names(self._stage))
+        return account.left_tables(self._dynamodb, table_names(self.stage))
 
     def parameters(self) -> list[str]:
         """Addresses of Slack channels."""
         pages = self._ssm.get_paginator("get_parameters_by_path").paginate(
-            Path=f"/nod/{self._stage}/", Recursive=True, WithDecryption=False
+            Path=f"/nod/{self.stage}/", Recursive=True, WithDecryption=False
         )
         return [one["Name"] for page in pages for one in page["Parameters"]]
 
@@ -268,17 +269,21 @@ class Remains:
         for name in self.log_groups(names):
             self._unless_gone(partial(self._logs.delete_log_group, logGroupName=name), "ResourceNotFoundException")
 
+    def has_machines_role(self) -> bool:
+        """Whether the account has the role of the machines, in whatever region they are."""
+        return bool(account.has_role(self._iam, notebook_role(self.stage)))
+
     def remove_gateway_logs(self) -> str | None:
         """Take back the account's setting for API Gateway's logs if it is ours and no API is left that may use it.
 
         Gives the name of the role that stays, None if none does.
         """
-        name = f"nod-{self._stage}-gateway-logs-{self._identity.region}"
+        name = f"nod-{self.stage}-gateway-logs-{self.region}"
         arn = f"arn:{self._identity.partition}:iam::{self._identity.account}:role/{name}"
         there = account.has_role(self._iam, name)
         if account.gateway_logs(self._apigateway) == arn:
             # A role that is gone, as a first deployment that failed leaves it, writes no API's logs.
-            if there is not False and self._apigateway.get_rest_apis(limit=1)["items"]:
+            if there is not False and self._has_apis():
                 return name
             self._apigateway.update_account(
                 patchOperations=[{"op": "replace", "path": "/cloudwatchRoleArn", "value": ""}]
@@ -289,6 +294,14 @@ class Remains:
             self._iam.detach_role_policy(RoleName=name, PolicyArn=policy["PolicyArn"])
         self._iam.delete_role(RoleName=name)
         return None
+
+    def _has_apis(self) -> bool:
+        """Whether the region has an API that may log by the account's setting."""
+        if self._apigateway.get_rest_apis(limit=1)["items"]:
+            return True
+        # WebSocket APIs log by it as REST APIs do; HTTP APIs need no role.
+        pages = self._apigatewayv2.get_paginator("get_apis").paginate()
+        return any(one["ProtocolType"] == "WEBSOCKET" for page in pages for one in page["Items"])
 
     @staticmethod
     def _unless_gone(call: Callable[[], object], gone: str) -> None:
@@ -324,6 +337,9 @@ class Destruction:
     def run(self) -> None:
         """Raises LeftError or StackError."""
         self._check()
+        if not any(self._left([]).values()):
+            self._nowhere()
+            return
         there = self._stack.describe()
         resources = self._stack.resources() if there else []
         groups = _ids(resources, "AWS::Logs::LogGroup")
@@ -346,6 +362,9 @@ class Destruction:
         self._say(f"Deleted the bucket {self._bucket.name}" if self._bucket.remove() else "No bucket")
         role = self._remains.remove_gateway_logs()
         self._account_for(groups)
+        self._say_stays(role)
+
+    def _say_stays(self, role: str | None) -> None:
         if role:
             self._say(f"The role {role} stays: API Gateway's logs of this region go through it. It costs nothing.")
 
@@ -400,10 +419,29 @@ class Destruction:
             self._remains.terminate(instances)
         self._remains.remove_disks(self._sleep)
 
-    def _account_for(self, groups: list[str]) -> None:
+    def _nowhere(self) -> None:
         remains = self._remains
-        checked: dict[str, list[str]] = {
-            "stack": [self._stack.name] if self._stack.describe() else [],
+        nothing = f"There is no deployment {remains.stage} in {remains.region}"
+        if remains.has_machines_role():
+            # Said as a failure: whoever named the wrong region would take it for destroyed, and it bills on.
+            raise LeftError(
+                f"{nothing}, so nothing is removed. But the account has its role {notebook_role(remains.stage)}. Most "
+                f"likely it is deployed in another region: name that one, make destroy STAGE={remains.stage} REGION=…. "
+                "If it is deployed nowhere, the role was left behind when a stack was removed by hand: make deploy "
+                "says how to remove it."
+            )
+        self._say(
+            f"{nothing}. Looked for: {', '.join(self._left([]))}. If it is elsewhere, name its region, REGION=…, or "
+            "sign in to its account."
+        )
+        # An earlier run has left it if another API logged through it then.
+        self._say_stays(remains.remove_gateway_logs())
+
+    def _left(self, groups: list[str]) -> dict[str, list[str]]:
+        """What there is of the deployment, by kind."""
+        remains = self._remains
+        return {
+            "stack": [self._stack.name] if self._stack.is_there() else [],
             "machines": remains.instances(),
             "disks": remains.volumes(),
             "snapshots": remains.snapshots(),
@@ -413,6 +451,10 @@ class Destruction:
             "log groups": remains.log_groups(groups),
             "bucket": [self._bucket.name] if self._bucket.exists() else [],
         }
+
+    def _account_for(self, groups: list[str]) -> None:
+        remains = self._remains
+        checked = self._left(groups)
         said = []
         if left := {what: found for what, found in checked.items() if found}:
             lines = "\n  ".join(f"{what}: {', '.join(map(remains.reason, found))}" for what, found in left.items())

@@ -38,6 +38,10 @@ class Stack:
         found = self._found()
         return None if found is None or found["StackStatus"] == "REVIEW_IN_PROGRESS" else found
 
+    def is_there(self) -> bool:
+        """Also one that a change set only announced: it has a name, and can be deleted."""
+        return self._found() is not None
+
     def _found(self) -> dict[str, Any] | None:
         try:
             (found,) = self._client.describe_stacks(StackName=self.name)["Stacks"]

@@ -17,6 +17,7 @@ from deploy.destroy import FORCE
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/aws.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+GB_SECOND = 0.0000166667  # dollars, of Lambda on x86
 REGION, DISK_GIB, HOURS_OF_WORK, HOURS_OF_A_MONTH = "us-east-1", 30, 160, 730
 ROWS = [
     [cell.strip() for cell in line.strip("|").split("|")]
@@ -58,6 +59,32 @@ def test_every_command_of_the_page_is_one() -> None:
     options = admin._parser().parse_args(line.split())
     assert (options.stage, options.region, options.what, options.command) == ("prod", "eu-central-1", "user", "add")
     assert f"FORCE={FORCE}" in PAGE
+
+
+@pytest.mark.parametrize("page", ["docs/aws.md", "README.md"])
+def test_every_command_that_changes_a_deployment_names_its_region(page: str) -> None:
+    """In the region of the AWS configuration `make destroy` might find nothing."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    said = re.findall(r"make (?:deploy|destroy) STAGE=\S+(.*)", text)
+    assert len(said) > 1
+    assert not [rest for rest in said if not rest.startswith(" REGION=")]
+
+
+def test_a_launch_takes_as_long_as_its_functions_do() -> None:
+    """After a cold start, by the table in docs/functions.md."""
+    longest: dict[int, float] = {}
+    rows = re.findall(r"^\| `[a-z_`, ]+` \|(.*)\|$", (ROOT / "docs/functions.md").read_text("utf-8"), re.MULTILINE)
+    assert len(rows) > 6
+    for row in rows:
+        _, _, memory, there, _, why = (cell.strip() for cell in row.split("|"))
+        if re.search("part of every launch|a person waits|the link waits", why):
+            longest[int(memory)] = max(longest.get(int(memory), 0), float(there.split()[-1]))
+    (said,) = re.findall(r"take at most ([\d.]+) s with ([\d.]+) GB, or ([\d.]+) s\s+with ([\d.]+) GB", PAGE)
+    seconds = [float(one) for one in said]
+    assert {int(seconds[1] * 1024): seconds[0], int(seconds[3] * 1024): seconds[2]} == longest
+    (dollars,) = re.findall(r"come to\s+\$([\d.]+),", PAGE)
+    dozen = 12 * max(memory / 1024 * time for memory, time in longest.items()) * GB_SECOND
+    assert float(dollars) == round(dozen, 4)
 
 
 def test_the_policies_of_the_page_are_those_that_are_written() -> None:

@@ -56,6 +56,8 @@ class World:
         self.gateway_role: str | None = f"arn:aws:iam::{ACCOUNT}:role/{GATEWAY_ROLE}"
         self.roles = {GATEWAY_ROLE}
         self.apis: list[str] = []
+        self.protocols: list[str] = []
+        """Of the APIs that are no REST APIs."""
         self.on_delete: Any = lambda: None
         self.slept: list[float] = []
         self.aws = FakeAws(self._answers())
@@ -222,6 +224,15 @@ class World:
             self.gateway_role = None
             return {}
 
+        def apis(asked: dict[str, Any]) -> Any:
+            # One a page.
+            at = int(asked.get("NextToken", 0))
+            items = [
+                {"ApiId": kind, "Name": kind, "ProtocolType": kind, "RouteSelectionExpression": "$request.body.action"}
+                for kind in self.protocols[at : at + 1]
+            ]
+            return {"Items": items} | ({"NextToken": str(at + 1)} if at + 1 < len(self.protocols) else {})
+
         return {
             "sts:GetCallerIdentity": {"Account": ACCOUNT, "Arn": f"arn:aws:iam::{ACCOUNT}:user/ada"},
             "cloudformation:DescribeStacks": stacks,
@@ -284,6 +295,7 @@ class World:
             "apigateway:GetAccount": lambda _: {"cloudwatchRoleArn": self.gateway_role} if self.gateway_role else {},
             "apigateway:GetRestApis": lambda _: {"items": [{"id": one} for one in self.apis]},
             "apigateway:UpdateAccount": update_account,
+            "apigatewayv2:GetApis": apis,
         }
 
     def is_gone(self) -> bool:
@@ -620,8 +632,65 @@ def test_what_a_stack_left_that_was_deleted_by_hand_goes(world: World) -> None:
 
 def test_twice_is_once(world: World) -> None:
     world.destroy()
-    world.destroy()
+    before = world.aws.changes()
+    lines = world.destroy()
     assert world.is_gone()
+    assert world.aws.changes() == before
+    assert lines[-1].startswith(f"There is no deployment prod in {REGION}. ") and "Nothing is left" not in lines[-1]
+
+
+# --- where there is none ---
+
+
+def nowhere(world: World) -> World:
+    """As another region of the account is, or one in which the deployment was destroyed."""
+    world.stack, world.bucket, world.gateway_role = None, None, None
+    world.tables, world.parameters, world.roles = {"nod-prod-eu-notebooks": True}, {"/nod/prod-eu/slack/team"}, set()
+    world.groups.discard("/aws/lambda/nod-prod-api")
+    return world
+
+
+@pytest.mark.parametrize("force", ["", FORCE])
+def test_where_no_deployment_is_that_is_said_and_nothing_is_touched(world: World, force: str) -> None:
+    lines = nowhere(world).destroy(force)
+    assert re.search(rf"There is no deployment prod in {REGION}\. [^$]*bucket[^$]*REGION=", lines[-1])
+    assert world.aws.changes() == []
+
+
+@pytest.mark.parametrize("force", ["", FORCE])
+def test_a_deployment_of_another_region_is_not_taken_for_destroyed(world: World, force: str) -> None:
+    nowhere(world).roles = {deployment.notebook_role("prod")}
+    words = (
+        rf"no deployment prod in {REGION}, so nothing[^$]*nod-prod-notebook[^$]*another region[^$]*STAGE=prod REGION="
+    )
+    with pytest.raises(LeftError, match=words):
+        world.destroy(force)
+    assert world.aws.changes() == []
+
+
+@pytest.mark.parametrize(
+    ("what", "left"),
+    [
+        ("tables", {"nod-prod-users": False, "nod-prod-eu-notebooks": True}),
+        ("parameters", {"/nod/prod/slack/team", "/nod/prod-eu/slack/team"}),
+        ("bucket", {"a.zip"}),
+        ("stack", "REVIEW_IN_PROGRESS"),
+    ],
+)
+def test_one_thing_that_is_left_is_a_deployment_to_destroy(world: World, what: str, left: Any) -> None:
+    setattr(nowhere(world), what, left)
+    lines = world.destroy()
+    assert lines[-1].startswith("Nothing is left that bills")
+    assert world.is_gone()
+
+
+def test_the_role_that_an_earlier_run_had_to_leave_goes_with_the_next(world: World) -> None:
+    world.apis = ["other"]
+    world.destroy()
+    assert "stays" in world.destroy()[-1] and world.roles == {GATEWAY_ROLE}
+    world.apis = []
+    world.destroy()
+    assert world.gateway_role is None and world.roles == set()
 
 
 def test_a_stack_that_cannot_be_deleted_is_said(world: World) -> None:
@@ -637,6 +706,18 @@ def test_gateway_logs_stay_while_another_api_may_write_them(world: World) -> Non
     lines = world.destroy()
     assert world.gateway_role is not None and world.roles == {GATEWAY_ROLE}
     assert "stays" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("protocols", "stays"), [(["WEBSOCKET"], True), (["HTTP", "HTTP", "WEBSOCKET"], True), (["HTTP", "HTTP"], False)]
+)
+def test_gateway_logs_stay_while_a_websocket_api_may_write_them(
+    world: World, protocols: list[str], stays: bool
+) -> None:
+    """They log by the same setting of the account; HTTP APIs do not."""
+    world.protocols = protocols
+    lines = world.destroy()
+    assert (world.gateway_role is not None, world.roles == {GATEWAY_ROLE}, "stays" in lines[-1]) == (stays,) * 3
 
 
 @pytest.mark.parametrize("apis", [[], ["other"]])

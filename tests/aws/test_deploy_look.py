@@ -165,6 +165,22 @@ def test_a_region_that_is_none(name: str) -> None:
     assert aws.calls == []
 
 
+@pytest.mark.parametrize("name", ["us-gov-west-1", "cn-north-1", "eusc-de-east-1", "us-iso-east-1"])
+def test_a_region_of_another_partition(name: str) -> None:
+    aws = FakeAws(account())
+    refused(aws, InputError, f"REGION={name} is not supported.*commercial regions.*REGION=", region=name)
+    assert aws.calls == []
+
+
+@pytest.mark.parametrize("name", ["us-gov-west-9", "eu-central-9"])
+def test_only_regions_that_can_be_deployed_to_are_offered(name: str) -> None:
+    with pytest.raises(InputError, match="no such region") as caught:
+        looked(FakeAws(account()), region=name)
+    offered = set(re.findall(r"[a-z]{2,4}(?:-[a-z]+)+-\d", str(caught.value).partition("It has")[2]))
+    assert len(offered) > 3
+    assert not {one for one in offered if re.match(r"us-gov|us-iso|eu-iso|eusc|cn-", one)}
+
+
 def test_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     aws = FakeAws(account())
     monkeypatch.setattr(aws, "get_credentials", lambda: None)
@@ -291,6 +307,47 @@ def test_tables_of_an_earlier_deployment() -> None:
     aws = FakeAws(account(dynamodb__DescribeTable={"Table": {"TableName": "nod-prod-users"}}))
     words = f"nod-prod-notebooks and nod-prod-users of an earlier one.*make destroy STAGE=prod REGION={REGION}"
     refused(aws, AccountError, words)
+
+
+NOTEBOOK_ROLE = {"nod-prod-notebook": role("nod-prod-notebook")}
+
+
+def test_a_stage_that_the_account_has_elsewhere() -> None:
+    """Role and instance profile have one name in all regions: CloudFormation would fail in the middle."""
+    aws = FakeAws(account(iam__GetRole=roles(**NOTEBOOK_ROLE)))
+    words = (
+        rf"(?s)no stack nod-prod in {REGION}.*role nod-prod-notebook.*another region.*another STAGE.*"
+        r"aws iam delete-instance-profile --instance-profile-name nod-prod-notebook\n.*"
+        r"aws iam delete-role --role-name nod-prod-notebook$"
+    )
+    refused(aws, AccountError, words)
+
+
+@pytest.mark.parametrize("status", ["CREATE_COMPLETE", "UPDATE_ROLLBACK_COMPLETE"])
+def test_the_role_of_a_stack_that_is_there_does_not_stand_against_its_update(status: str) -> None:
+    stack = {"StackName": "nod-prod", "CreationTime": WHEN, "StackStatus": status}
+    aws = FakeAws(
+        account(
+            cloudformation__DescribeStacks={"Stacks": [stack]},
+            cloudformation__ListStackResources={"StackResourceSummaries": []},
+            iam__GetRole=roles(**NOTEBOOK_ROLE),
+        )
+    )
+    assert looked(aws)[0].network.vpc == "vpc-1"
+
+
+def test_after_a_first_deployment_that_failed_destroying_leads_on_and_no_word_of_another_region() -> None:
+    """Its role may be there as long as the stack is."""
+    stack = {"StackName": "nod-prod", "CreationTime": WHEN, "StackStatus": "ROLLBACK_FAILED"}
+    aws = FakeAws(
+        account(cloudformation__DescribeStacks={"Stacks": [stack]}, iam__GetRole=roles(**NOTEBOOK_ROLE)),
+    )
+    refused(aws, StackError, rf"never was up.*make destroy STAGE=prod REGION={REGION}")
+
+
+def test_the_role_of_another_stage_does_not_stand_against_a_deployment() -> None:
+    aws = FakeAws(account(iam__GetRole=roles(**{"nod-prod-eu-notebook": role("nod-prod-eu-notebook")})))
+    assert looked(aws)[0].network.vpc == "vpc-1"
 
 
 def test_a_deployment_cannot_move_to_another_vpc() -> None:

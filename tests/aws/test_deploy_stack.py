@@ -333,7 +333,12 @@ def role(name: str) -> dict[str, Any]:
     }
 
 
-FLEET = {"iam:GetRole": role(deployment.FLEET_ROLE)}
+def fleet_role(asked: dict[str, Any]) -> Any:
+    """The account has this one, and no other."""
+    return role(asked["RoleName"]) if asked["RoleName"] == deployment.FLEET_ROLE else refusal("NoSuchEntity")
+
+
+FLEET: dict[str, Answer] = {"iam:GetRole": fleet_role}
 
 
 @pytest.fixture

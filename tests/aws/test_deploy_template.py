@@ -370,7 +370,6 @@ def test_alarms_reach_the_operators_and_stay_within_what_costs_nothing() -> None
     [
         ("LaunchesFailAlarm", "AWS/Events Invocations", "UndoRule"),
         ("UndoNotStartedAlarm", "AWS/Events FailedInvocations", "UndoRule"),
-        ("UndoFailsAlarm", "AWS/States ExecutionsFailed", "UndoStateMachine"),
         ("SweepSilentAlarm", "AWS/Lambda Invocations", "Sweep"),
         ("SweepFailsAlarm", "AWS/Lambda Errors", "Sweep"),
         ("UndeliveredMessagesAlarm", "AWS/SQS ApproximateNumberOfMessagesVisible", "UndeliveredMessages"),
@@ -398,8 +397,29 @@ def test_a_sweep_that_does_not_run_is_an_alarm_itself() -> None:
     assert every and 2 * int(every[1]) * 60 < alarm["Period"] == 900
 
 
+def test_an_undo_that_fails_or_is_aborted_or_times_out_is_an_alarm() -> None:
+    metric = resources("AWS::Logs::MetricFilter")["FailedUndos"]["Properties"]
+    machine = resources(MACHINES)["UndoStateMachine"]["Properties"]
+    # ERROR is the level at which Step Functions writes each of these ends.
+    assert machine["Logging"]["Level"] == "ERROR"
+    (destination,) = machine["Logging"]["Destinations"]
+    assert destination["CloudWatchLogsLogGroup"]["LogGroupArn"] == {
+        "Fn::GetAtt": [metric["LogGroupName"]["Ref"], "Arn"]
+    }
+    ends = re.findall(r'\(\$\.type = "(\w+)"\)(?: \|\| | })', metric["FilterPattern"])
+    assert set(ends) == {"ExecutionFailed", "ExecutionAborted", "ExecutionTimedOut"}
+    client = boto3.client("stepfunctions", region_name="us-east-1", aws_access_key_id="t", aws_secret_access_key="t")
+    assert set(ends) <= set(client.meta.service_model.shape_for("HistoryEventType").enum)
+    (made,) = metric["MetricTransformations"]
+    alarm = resources(ALARM)["UndoFailsAlarm"]["Properties"]
+    assert (made["MetricNamespace"], made["MetricName"]) == (alarm["Namespace"], alarm["MetricName"])
+    assert (made["MetricValue"], alarm["Statistic"], alarm["Threshold"]) == ("1", "Sum", 1)
+    # A value where nothing failed would bill each hour.
+    assert "DefaultValue" not in made and alarm["TreatMissingData"] == "notBreaching"
+
+
 def test_overdue_notebooks_are_counted_from_the_line_of_the_hourly_comparison() -> None:
-    (metric,) = resources("AWS::Logs::MetricFilter").values()
+    metric = resources("AWS::Logs::MetricFilter")["OverdueNotebooks"]
     assert metric["Properties"]["LogGroupName"] == {"Ref": "ReconcileLogs"}
     (made,) = metric["Properties"]["MetricTransformations"]
     # Of every such line: none for two hours is an alarm too.
@@ -450,6 +470,54 @@ def test_the_events_of_commands_are_those_of_this_stage_and_no_sibling() -> None
     assert {name.replace(f"nod-{STAGE}-", "nod-${Stage}-", 1) for name in names} == sent <= made
 
 
+def widgets(kind: str) -> list[dict[str, Any]]:
+    """The properties of the dashboard's widgets of one kind."""
+    (dashboard,) = resources("AWS::CloudWatch::Dashboard").values()
+    found = json.loads(dashboard["Properties"]["DashboardBody"]["Fn::Sub"])["widgets"]
+    return [one["properties"] for one in found if one["type"] == kind]
+
+
+def test_the_dashboard_stays_within_what_costs_nothing() -> None:
+    """Three dashboards of up to 50 metrics each are free; one with more bills each month."""
+    metrics = [metric for widget in widgets("metric") for metric in widget["metrics"]]
+    # A search or an expression stands for more metrics than one can count here.
+    assert all(isinstance(part, str) for metric in metrics for part in metric)
+    assert 20 < len(metrics) <= 40
+    (alarms,) = widgets("alarm")
+    # Of one metric each, if those that alarms stand for should count too.
+    assert len(metrics) + len(alarms["alarms"]) <= 50
+
+
+def test_every_workflow_that_failed_is_on_the_dashboard_and_launch_and_undo_however_they_ended() -> None:
+    (failed,) = [widget for widget in widgets("metric") if widget["title"] == "Workflows that failed"]
+    by_metric: dict[str, set[str]] = {}
+    for namespace, metric, dimension, name in failed["metrics"]:
+        assert (namespace, dimension) == ("AWS/States", "StateMachineArn")
+        by_metric.setdefault(metric, set()).update(references.names({"Fn::Sub": name}))
+    both = {"LaunchStateMachine", "UndoStateMachine"}
+    assert by_metric == {
+        "ExecutionsFailed": set(resources(MACHINES)),
+        "ExecutionsAborted": both,
+        "ExecutionsTimedOut": both,
+    }
+
+
+def test_throttles_of_tables_are_by_metrics_that_dynamodb_counts_by_table() -> None:
+    """Its ThrottledRequests has the operation as a second dimension: by table alone it shows nothing."""
+    shown = {tuple(m[1:3]) for widget in widgets("metric") for m in widget["metrics"] if m[0] == "AWS/DynamoDB"}
+    assert shown == {("ReadThrottleEvents", "TableName"), ("WriteThrottleEvents", "TableName")}
+
+
+def test_lines_are_drawn_only_of_what_is_grouped_by_time_alone() -> None:
+    """CloudWatch Logs: a time series is of queries that group by bin() and nothing else; of others there are bars."""
+    views: dict[str, set[str]] = {}
+    for widget in widgets("log"):
+        keys = re.findall(r"stats .* by (.+?)(?: \||$)", widget["query"])
+        if keys and "bin(" in keys[0]:
+            views.setdefault(re.sub(r"bin\(\w+\)", "bin", keys[0]), set()).add(widget["view"])
+    assert views == {"bin": {"timeSeries"}, "code, bin": {"bar"}}
+
+
 def test_the_dashboard_shows_every_function_workflow_queue_table_and_alarm() -> None:
     (dashboard,) = resources("AWS::CloudWatch::Dashboard").values()
     text = dashboard["Properties"]["DashboardBody"]["Fn::Sub"]
@@ -461,9 +529,7 @@ def test_the_dashboard_shows_every_function_workflow_queue_table_and_alarm() -> 
 
 def test_the_errors_on_the_dashboard_are_also_those_that_lambda_writes_itself() -> None:
     """A function that runs out of time, or does not import, has no line of ours."""
-    (dashboard,) = resources("AWS::CloudWatch::Dashboard").values()
-    widgets = json.loads(dashboard["Properties"]["DashboardBody"]["Fn::Sub"])["widgets"]
-    (query,) = [one["properties"]["query"] for one in widgets if "Errors in" in one["properties"]["title"]]
+    (query,) = [one["query"] for one in widgets("log") if "Errors in" in one["title"]]
     (pattern,) = re.findall(r"@message like /(.+?)/ ", query)
     for text in (
         "2026-11-24T10:00:00.000Z 7f6f Task timed out after 29.00 seconds",

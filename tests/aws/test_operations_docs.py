@@ -95,6 +95,16 @@ def test_every_alarm_has_its_row_and_no_other_has_one() -> None:
     assert alarms() == named("alarm")
 
 
+def test_undos_are_looked_for_by_each_end_that_is_an_alarm() -> None:
+    filters = yaml.safe_load(OPERATIONS.read_text(encoding="utf-8"))["Resources"]["FailedUndos"]["Properties"]
+    ends = {xform_name(end).upper() for end in re.findall(r'"Execution(\w+)"', filters["FilterPattern"])}
+    (block,) = [block for block in BLOCKS if '"$machines-undo"' in block]
+    (listed,) = re.findall(
+        r'^for s in ([A-Z_ ]+); do\n +aws .*"\$machines-undo" --status-filter \$s ', block, re.MULTILINE
+    )
+    assert set(listed.split()) == ends == {"FAILED", "TIMED_OUT", "ABORTED"}
+
+
 def test_every_name_of_a_resource_is_one_of_the_template() -> None:
     found = re.findall(r"nod-STAGE(?:-[a-z][\w-]*)?(?!-?[\w$])", expanded())
     assert len(set(found)) > 20

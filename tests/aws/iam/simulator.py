@@ -25,8 +25,13 @@ STAND_IN = {
     "states:SendTaskSuccess": "states:DescribeStateMachine",
     "states:SendTaskFailure": "states:DeleteStateMachine",
 }
-# Public parameters and AWS's own documents belong to no account, and the evaluator takes their ARNs for none.
-NOBODY = ("arn:aws:ssm:([a-z0-9-]*)::", r"arn:aws:ssm:\1:000000000000:")
+RESOURCES = {
+    # Public parameters and AWS's own documents belong to no account, and the evaluator takes their ARNs for none.
+    "arn:aws:ssm:([a-z0-9-]*)::": r"arn:aws:ssm:\1:000000000000:",
+    # The collection of WebSocket and HTTP APIs is in AWS's reference (API Gateway Management V2) and not in the
+    # evaluator's: judged as a collection that is in none of our policies.
+    r"(arn:aws:apigateway:[a-z0-9-]*::)/apis(?=\"|$)": r"\1/vpclinks",
+}
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ def ask(questions: Sequence[Question]) -> list[Answer]:
             {
                 "role": roles[id(one.policies)],
                 "action": STAND_IN.get(asked.action, asked.action),
-                "resource": re.sub(*NOBODY, asked.resource),
+                "resource": _known(asked.resource),
                 "context": asked.context,
             }
         )
@@ -86,8 +91,15 @@ def _node() -> str:
     return found
 
 
+def _known(text: str) -> str:
+    """With ARNs that the evaluator knows."""
+    for pattern, stand_in in RESOURCES.items():
+        text = re.sub(pattern, stand_in, text)
+    return text
+
+
 def _with_stand_ins(policy: Mapping[str, Any]) -> Mapping[str, Any]:
-    changed: dict[str, Any] = json.loads(re.sub(*NOBODY, json.dumps(policy)))
+    changed: dict[str, Any] = json.loads(_known(json.dumps(policy)))
     for statement in changed["Statement"]:
         statement["Action"] = [STAND_IN.get(action, action) for action in listed(statement["Action"])]
     return changed

@@ -215,6 +215,7 @@ DEPLOY_CALLS = {
     "s3:PutBucketLifecycleConfiguration": "s3:PutLifecycleConfiguration",
     "apigateway:GetAccount": "apigateway:GET",
     "apigateway:GetRestApis": "apigateway:GET",
+    "apigatewayv2:GetApis": "apigateway:GET",
     "apigateway:UpdateAccount": "apigateway:PATCH",
 }
 FREE = {"sts:GetCallerIdentity"}
@@ -253,8 +254,8 @@ def of_command(name: str, parameters: Mapping[str, Any]) -> Iterator[Authorizati
     elif service == "iam":
         context = {"iam:PolicyARN": parameters["PolicyArn"]} if "PolicyArn" in parameters else {}
         yield Authorization(action, f"arn:aws:iam::{ACCOUNT}:role/{parameters['RoleName']}", context)
-    elif service == "apigateway":
-        path = "/restapis" if operation == "GetRestApis" else "/account"
+    elif action.startswith("apigateway:"):
+        path = {"GetRestApis": "/restapis", "GetApis": "/apis"}.get(operation, "/account")
         yield Authorization(action, f"arn:aws:apigateway:{REGION}::{path}")
     elif name == "ec2:TerminateInstances":
         for one in parameters["InstanceIds"]:
@@ -473,6 +474,7 @@ def test_who_deploys_may_not_touch_what_is_not_of_the_deployment() -> None:
             )
         ),
         Authorization("ec2:StopInstances", arn.format("ec2", f"instance/{UNTAGGED}"), {"ec2:InstanceProfile": PROFILE}),
+        Authorization("apigateway:POST", f"arn:aws:apigateway:{REGION}::/apis"),
         Authorization("ec2:DeleteVolume", arn.format("ec2", "volume/vol-0theirs")),
         Authorization("ec2:RunInstances", arn.format("ec2", "instance/i-0new")),
         Authorization("dynamodb:DeleteTable", arn.format("dynamodb", "table/payroll")),
@@ -537,6 +539,8 @@ def test_a_policy_that_iam_would_not_take_is_refused(monkeypatch: pytest.MonkeyP
         (REGION, "12345678901", "12 digits"),
         (REGION, "12345678901x", "12 digits"),
         ("eu-central-9", ACCOUNT, "no such region"),
+        ("us-gov-west-1", ACCOUNT, "us-gov-west-1 is not supported"),
+        ("cn-north-1", ACCOUNT, "cn-north-1 is not supported"),
     ],
 )
 def test_a_wrong_account_or_region_is_said(region: str, account_id: str, words: str) -> None:
@@ -544,9 +548,10 @@ def test_a_wrong_account_or_region_is_said(region: str, account_id: str, words: 
         permissions.policies(boto3.Session(), STAGE, region, account_id)
 
 
-def test_they_are_of_the_regions_partition() -> None:
-    text = json.dumps(permissions.policies(boto3.Session(), STAGE, "us-gov-west-1", ACCOUNT))
-    assert "arn:aws-us-gov:" in text and "arn:aws:" not in text and "${" not in text
+def test_they_are_of_the_stage_region_and_account_that_are_said() -> None:
+    text = json.dumps(permissions.policies(boto3.Session(), STAGE, "us-east-2", ACCOUNT))
+    assert "${" not in text and REGION not in text
+    assert f"arn:aws:dynamodb:us-east-2:{ACCOUNT}:table/nod-{STAGE}-users" in text
 
 
 def test_each_is_written_into_a_file_of_its_own(tmp_path: Path) -> None:
