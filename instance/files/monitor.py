@@ -242,6 +242,7 @@ class HeartbeatTable:
         self._region = region
         self._endpoint = urllib.parse.urlsplit(endpoint or f"https://dynamodb.{region}.{partition(region)[1]}")
         self._tls = ssl.create_default_context() if self._endpoint.scheme == "https" else None
+        self._met = False
 
     def write(self, instance: Instance, values: Values, now: datetime.datetime) -> Written:
         """Writes the row, signed for `now`; HeartbeatError with DynamoDB's words when it refuses."""
@@ -261,10 +262,11 @@ class HeartbeatTable:
         try:
             return self._post(body, signed, self._tls)
         except ssl.SSLCertVerificationError as error:
-            if error.verify_code not in OUT_OF_TIME:
+            if error.verify_code not in OUT_OF_TIME or (self._met and _clock_is_right(now)):
                 raise
         # By this machine's clock DynamoDB's certificate has ended or does not count yet, and it is the clock that may
-        # be wrong, by years. Issuer and name are checked as ever, the certificate's time by the answer's Date.
+        # be wrong, by years. Issuer and name are checked as ever, the certificate's time by the answer's Date. Who
+        # stands in between with an old certificate could say any, so not where the clock is known to be right.
         context = ssl.create_default_context()
         context.verify_flags |= NO_CHECK_TIME
         return self._post(body, signed, context, clock_counts=False)
@@ -280,6 +282,7 @@ class HeartbeatTable:
         )
         try:
             connection.connect()
+            self._met = self._met or clock_counts
             shown = connection.sock.getpeercert() if isinstance(connection.sock, ssl.SSLSocket) else None
             connection.request("POST", "/", body, signed)
             response = connection.getresponse()
@@ -294,6 +297,11 @@ class HeartbeatTable:
         row = json.loads(answer)
         found = row.get("Attributes") if isinstance(row, dict) else None
         return Written(found if isinstance(found, dict) else {}, date)
+
+
+def _clock_is_right(now: datetime.datetime) -> bool:
+    """Whether the machine's clock is near enough to what DynamoDB said the time is."""
+    return abs((utc_now() - now).total_seconds()) < SKEW_SECONDS
 
 
 def _holds(certificate: Mapping[str, Any], date: datetime.datetime) -> bool:
@@ -563,7 +571,7 @@ class Monitor:
         self._asked_at: float | None = None
         self._address: str | None = None
         self._answered_at = started
-        self._validity: tuple[tuple[bytes | None, str | None], float, bool] | None = None
+        self._validity: tuple[tuple[bytes, str], float] | None = None
         self._was_over: float | None = None
         self._told: Any = None
         self._restore()
@@ -682,21 +690,21 @@ class Monitor:
         }
 
     def _is_valid(self, address: str | None, now: float) -> bool | None:
-        """Whether the shown certificate is good for the address; asked again when one of them changes."""
+        """Whether the shown certificate is good for the address. A good one is believed until one of them changes or an
+        hour is over; a bad one is looked at each time: it may have been the moment."""
         certificate = self._probe.certificate
         if certificate is None or address is None:
             return None
         of = (certificate, address)
-        if (
-            self._validity is None
-            or self._validity[0] != of
-            or now - self._validity[1] >= VALIDITY_SECONDS * self._scale
-        ):
-            try:
-                self._validity = (of, now, is_valid(certificate, address, self._notebook))
-            except (OSError, ValueError):
-                return None
-        return self._validity[2]
+        known, since = self._validity or (None, now)
+        if known == of and now - since < VALIDITY_SECONDS * self._scale:
+            return True
+        try:
+            valid = is_valid(certificate, address, self._notebook)
+        except (OSError, ValueError):
+            return None
+        self._validity = (of, now) if valid else None
+        return valid
 
     def _end_if_over(self, now: float) -> None:
         idle = self.activity.idle_seconds(now, self.dead_man.unknown_cap())

@@ -1,12 +1,15 @@
 """Watches the notebook's server from inside, for the activity monitor: requests, websockets, saves, kernels.
 
-Every two seconds it writes what it saw (visits.py) into a file in /run, with the time, so that a server that hangs is
-seen by the file's age. It changes nothing of what the server does: whatever fails here is logged once and leaves
-the file old, which the monitor takes as unknown, not as idle.
+Every two seconds it writes what it saw (visits.py, cells.py) into a file in /run, with the time, so that a server that
+hangs is seen by the file's age. It changes nothing of what the server does: whatever fails here is logged once and
+leaves the file old, which the monitor takes as unknown, not as idle.
 
-It leans on some names of Jupyter Server that are not public. Where one is missing, less is known: a busy kernel
-counts as busy then, also while it waits for input(). A contents manager that runs no hooks before it saves is known
-by the requests alone; one that saves without a request of a page (real-time collaboration) tells of nobody.
+What kernels say is heard where the server hears it itself, since it reaches pages only while they are there; that one
+asks for input() only the page is told that ran the cell.
+
+It leans on some names of Jupyter Server and pyzmq that are not public. Where one is missing, less is known: a kernel is
+as busy then as the server says, also while it waits for input(). A contents manager that runs no hooks before it saves
+is known by the requests alone; one that saves without a request of a page (real-time collaboration) tells of nobody.
 """
 
 import json
@@ -17,6 +20,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+from cells import Cells, read
 from jupyter_server.services.kernels.connection.base import deserialize_binary_message, deserialize_msg_from_ws_v1
 from open_sockets import OPEN
 from saves import MOST_BYTES, Saves, on_disk
@@ -26,10 +30,12 @@ from visits import Visits
 WRITE_MILLISECONDS = 2000
 CONTENTS = "/api/contents/"
 V1 = "v1.kernel.websocket.jupyter.org"
-# Places in a message as ZeroMQ carries it, after the identities: signature, header, parent, metadata, content.
-HEADER, PARENT, CONTENT = 1, 2, 4
 # Sent on a kernel's control channel while a cell runs; the server would take the `idle` after each for the cell's.
-ASIDE = ("usage_request", "usage_reply")
+ASIDE = [
+    f"{what}_{way}"
+    for what in ("usage", "create_subshell", "delete_subshell", "list_subshell")
+    for way in ("request", "reply")
+]
 
 
 def boottime() -> float:
@@ -37,13 +43,14 @@ def boottime() -> float:
 
 
 class Watch:
-    """Connects a running server with `Visits`."""
+    """Connects a running server with `Visits` and `Cells`."""
 
     def __init__(self, app: Any, file: Path) -> None:
         self._app = app
         self._file = file
         self._visits = Visits()
         self._saves = Saves()
+        self._cells = Cells()
         self._scanned: dict[str, tuple[int, int]] = {}
         self._logged: set[str] = set()
 
@@ -61,6 +68,7 @@ class Watch:
         OPEN.on_open = lambda handler: self.safely(self._opened, handler)
         OPEN.on_close = lambda handler: self.safely(self._closed, handler)
         self.safely(self._leave_out_asides)
+        self.safely(self._watch_kernels)
         self.safely(self._watch_saves)
         self._writer = PeriodicCallback(lambda: self.safely(self._write), WRITE_MILLISECONDS)
         self._writer.start()
@@ -80,6 +88,31 @@ class Watch:
         manager = self._app.kernel_manager
         left_out = manager.untracked_message_types
         manager.untracked_message_types = [*left_out, *(kind for kind in ASIDE if kind not in left_out)]
+
+    def _watch_kernels(self) -> None:
+        manager = self._app.kernel_manager
+        start = manager.start_watching_activity
+
+        def start_and_see(kernel: str) -> None:
+            start(kernel)
+            self.safely(self._hear, kernel)
+
+        manager.start_watching_activity = start_and_see
+
+    def _hear(self, kernel: str) -> None:
+        """Hears what a kernel publishes by the stream that the server has for its own book of who is busy."""
+        its_manager = self._app.kernel_manager.get_kernel(kernel)
+        stream, session = its_manager._activity_stream, its_manager.session
+        record = stream._recv_callback
+
+        def record_and_see(message: list[bytes]) -> None:
+            self.safely(self.from_kernel, kernel, session, message)
+            record(message)
+
+        stream.on_recv(record_and_see)
+        self._cells.watch(kernel)
+        # Told when its process has died and another is about to be started.
+        its_manager.add_restart_callback(lambda: self.safely(self._cells.started, kernel), "restart")
 
     def _watch_saves(self) -> None:
         def before_save(model: Any, path: str, contents_manager: Any, **_: Any) -> None:
@@ -131,7 +164,8 @@ class Watch:
 
             def handle_outgoing_message(self, stream: Any, outgoing_msg: Any) -> Any:
                 channel = stream if isinstance(stream, str) else getattr(stream, "channel", None)
-                watch.safely(watch.from_kernel, self.kernel_id, self.session, channel, outgoing_msg)
+                if channel == "stdin":
+                    watch.safely(watch.from_kernel, self.kernel_id, self.session, outgoing_msg)
                 return super().handle_outgoing_message(stream, outgoing_msg)
 
         return WatchedConnection
@@ -146,21 +180,16 @@ class Watch:
             whole = deserialize_binary_message(message) if isinstance(message, bytes) else json.loads(message)
             header, content = whole["header"], whole.get("content") or {}
         self._visits.to_kernel(connection.kernel_id, header["msg_type"], bool(content.get("silent")), boottime())
+        if header["msg_type"] == "input_reply":
+            self._cells.answered(connection.kernel_id)
 
-    def from_kernel(self, kernel: str, session: Any, channel: str | None, message: list[Any]) -> None:
+    def from_kernel(self, kernel: str, session: Any, message: list[bytes]) -> None:
         """A message of a kernel, as ZeroMQ carries it."""
-        if channel not in ("iopub", "stdin"):
-            return
-        _, parts = session.feed_identities(message)
-        header = bytes(parts[HEADER])
-        # Output is what there is most of: it is not parsed.
-        if channel == "iopub" and b'"comm_' not in header and b'"status"' not in header:
-            return
-        kind = str(json.loads(header)["msg_type"])
-        state = json.loads(parts[CONTENT]).get("execution_state") if kind == "status" else None
-        parent = json.loads(parts[PARENT]) if kind in ("status", "input_request") else {}
-        asked = str(parent.get("msg_type")), str(parent.get("msg_id"))
-        self._visits.from_kernel(kernel, kind, state, asked, boottime())
+        news = read(session.feed_identities(message)[1])
+        if news is not None:
+            self._cells.take(kernel, news, boottime())
+            if news.kind.startswith("comm_"):
+                self._visits.spoke(kernel, boottime())
 
     def _write(self) -> None:
         now = boottime()
@@ -170,10 +199,11 @@ class Watch:
             self.safely(self._scan_buffer, kernel, manager)
         self._scanned = {kernel: seen for kernel, seen in self._scanned.items() if kernel in kernels}
         self._visits.keep(kernels)
-        states = []
-        for name, kernel in kernels.items():
-            busy = getattr(kernel, "execution_state", "busy") == "busy"
-            states.append([busy, self._visits.is_waiting(name, busy, now)])
+        self._cells.keep(kernels)
+        states = [
+            self._cells.state(name, getattr(kernel, "execution_state", "busy") == "busy", now)
+            for name, kernel in kernels.items()
+        ]
         visible, hidden = self._visits.browsers(now)
         content = {
             "at": now,
@@ -187,7 +217,7 @@ class Watch:
         new.replace(self._file)
 
     def _scan_buffer(self, kernel: str, manager: Any) -> None:
-        """What the kernel said while no page was there: the server keeps it for the page that comes back."""
+        """What the kernel asked while no page was there: the server keeps it for the page that comes back."""
         info = getattr(manager, "_kernel_buffers", {}).get(kernel)
         if not info:
             return
@@ -195,7 +225,8 @@ class Watch:
         which, seen = self._scanned.get(kernel, (id(buffer), 0))
         start = seen if which == id(buffer) else 0
         for channel, message in buffer[start:]:
-            self.safely(self.from_kernel, kernel, manager.get_kernel(kernel).session, channel, message)
+            if channel == "stdin":
+                self.safely(self.from_kernel, kernel, manager.get_kernel(kernel).session, message)
         self._scanned[kernel] = (id(buffer), len(buffer))
 
 

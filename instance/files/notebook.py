@@ -34,8 +34,9 @@ GUARDED = {
     "ServerApp.allow_origin_pat": "",
     "ServerApp.allow_credentials": "False",
     "ServerApp.disable_check_xsrf": "False",
-    # Who puts the password into an address is refused, and it is not logged.
-    "ServerApp.extra_log_scrub_param_keys": "password",
+    # Who puts the password or a token into an address is refused, and it is not logged: nor is where the login page
+    # leads, which may hold the address with it.
+    "ServerApp.extra_log_scrub_param_keys": ("password", "next"),
     # Nobody stands in between, so what claims to be a forwarded address is the visitor's own invention.
     "ServerApp.trust_xheaders": "False",
 }
@@ -44,7 +45,8 @@ GUARDED = {
 def main() -> None:
     """Serves until it is stopped. The folder of this file is where `nod_identity` is found."""
     sys.path.insert(0, str(HERE))
-    LabApp.launch_instance(argv=[f"--{name}={value}" for name, value in GUARDED.items()])
+    settings = {name: value if isinstance(value, tuple) else (value,) for name, value in GUARDED.items()}
+    LabApp.launch_instance(argv=[f"--{name}={one}" for name, value in settings.items() for one in value])
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ and what carries a login session (sshd, systemd --user).
 """
 
 import os
+import re
 from collections import Counter, deque
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ FIRST_USER, LAST_USER = 1000, 60000
 SERVER_UNIT = "/jupyter.service"
 CONTAINERS = ("/docker", "/libpod", "/crio", "/containerd/", "/kubepods", "/lxc", "/machine.slice/", "/buildkit")
 CARRIERS = (b"sshd", b"sshd-session", b"sshd-auth", b"(sd-pam)")
-INTERPRETERS = ("python", "perl", "ruby", "node", "Rscript", "java", "bash", "sh", "julia")
+INTERPRETERS = re.compile(r"(python|perl|ruby|node|Rscript|java|bash|sh|julia)[\d.]*")
 # How long the verdict "the system's" holds; soon after its start a process may still become a user's.
 YOUNG_SECONDS = 60.0
 AGAIN_YOUNG_SECONDS = 10.0
@@ -253,7 +254,7 @@ class Processes:
         """The command's name, and for an interpreter the program's. Never an argument: it may be a secret."""
         words = self._read(f"{pid}/cmdline").decode("utf-8", "replace").split("\0")
         name = os.path.basename(words[0]).lstrip("-")  # noqa: PTH119
-        if name.startswith(INTERPRETERS):
+        if INTERPRETERS.fullmatch(name):
             following = [*words[1:], ""]
             if following[0] == "-m":
                 name = f"{name} {following[1]}"

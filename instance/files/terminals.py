@@ -5,8 +5,9 @@ group is in /proc/PID/stat, and programs that wait for single keys (editors, pag
 line editing (ICANON) off. A program that reads whole lines sleeps in read() of the terminal.
 
 One that hands the keys to another machine has line editing off too, and what it does there cannot be seen. Of ssh its
-arguments tell: a command that was given is a command as any other, and a session is a prompt somewhere else. What runs
-in a container of this machine (`docker run -it`) has a terminal of its own here, which is looked at as all others are.
+arguments tell: a command that was given is a command as any other, and a session is a prompt somewhere else. Which of
+several commands is running they do not tell: of a job and then a prompt nothing is known. What runs in a container of
+this machine (`docker run -it`) has a terminal of its own here, which is looked at as all others are.
 
 Access times are of a clock that may be set, and are kept in steps of 8 seconds: what counts is that one moved
 since the look before.
@@ -15,6 +16,7 @@ since the look before.
 import os
 import platform
 import re
+import shlex
 import stat
 import termios
 from typing import Protocol
@@ -30,8 +32,26 @@ SSH_ARGUMENTS = "BbcDEeFIiJLlmOoPpQRSWw"
 # As the command of an ssh: what waits for somebody, and ends when they say so.
 ATTENDED = (
     "tmux", "screen", "byobu", "zellij", "top", "htop", "btop", "nvtop", "watch", "tail", "journalctl", "less", "more",
-    "man", "vi", "vim", "nvim", "nano", "emacs", "ipython", "psql", "mysql", "sqlite3", "gdb",
+    "man", "vi", "vim", "nvim", "nano", "emacs", "psql", "mysql", "sqlite3", "gdb", "telnet", "sftp", "mosh", "login",
 )  # fmt: skip
+# A prompt unless given a script or a command; and which of their options have an argument that is neither.
+PROMPTS = {
+    **dict.fromkeys([shell.decode() for shell in SHELLS] + ["$SHELL", "${SHELL}"], "oO"),
+    "python": "WX", "ipython": "", "R": "g", "julia": "CHJLpt", "node": "rC",
+}  # fmt: skip
+# They run what follows their options, of which some have an argument, and so many words of their own.
+STARTERS = {
+    "exec": ("a", 0), "sudo": ("CDghpRrTtUu", 0), "doas": ("Cu", 0), "env": ("CSu", 0), "nice": ("n", 0),
+    "ionice": ("cn", 0), "nohup": ("", 0), "time": ("fo", 0), "timeout": ("ks", 1),
+}  # fmt: skip
+LONG_ARGUMENTS = ("--rcfile", "--init-file", "--user", "--group", "--chdir", "--unset", "--adjustment")
+# They run it elsewhere, behind more options than a table should hold: the last word tells.
+CARRIERS = ("docker", "podman", "kubectl", "srun")
+# Over at once, whatever follows.
+PREPARING = {"cd", "source", ".", "export", "set", "ulimit", "umask", "module", "conda activate", "echo", "printf"}
+BETWEEN = "();&|\n"
+# Nobody nests commands deeper, and the look must end.
+DEEPEST = 4
 # read, readv; wait4, waitid: numbers of the system calls by machine.
 READS = {"x86_64": (0, 19), "aarch64": (63, 65)}
 WAITS = {"x86_64": (61, 247), "aarch64": (260, 95)}
@@ -68,10 +88,11 @@ class Terminals:
         self._system = system
         self._accessed: dict[tuple[int, int], float] = {}
 
-    def look(self, processes: list[Process], now: float, wall: float) -> tuple[list[tuple[bool, bool]], float]:
+    def look(self, processes: list[Process], now: float, wall: float) -> tuple[list[tuple[bool, bool]] | None, float]:
         """The user's terminals as (has a foreground command, it waits for keys), and when one was typed in last.
 
-        `now` is of CLOCK_BOOTTIME, `wall` of the clock of access times. 0: no typing seen.
+        None: of one it cannot be told whether it works, and no other does. `now` is of CLOCK_BOOTTIME, `wall` of the
+        clock of access times. 0: no typing seen.
         """
         # A container's terminals have numbers of their own, so one number can be two: their foreground tells which.
         held: dict[tuple[int, int], list[Process]] = {}
@@ -85,7 +106,9 @@ class Terminals:
             path = self._system.path(its[0].pid, device)
             typed = max(typed, self._typed(path, device, before, now, wall))
             commands.append(self._command(path, device, its))
-        return commands, typed
+        if (True, None) in commands and (True, False) not in commands:
+            return None, typed
+        return [(command, bool(waits)) for command, waits in commands], typed
 
     def _typed(self, path: str, device: int, known: dict[tuple[int, int], float], now: float, wall: float) -> float:
         found = self._system.accessed(path)
@@ -99,7 +122,7 @@ class Terminals:
             return min(now, max(0.0, now - (wall - accessed)))
         return now if accessed != before else 0.0
 
-    def _command(self, path: str, device: int, processes: list[Process]) -> tuple[bool, bool]:
+    def _command(self, path: str, device: int, processes: list[Process]) -> tuple[bool, bool | None]:
         group = processes[0].stat.tpgid
         members = [process for process in processes if process.stat.pgrp == group and process.stat.state not in b"ZX"]
         if not members:
@@ -111,7 +134,8 @@ class Terminals:
             # Its prompt is no command. A loop or a wait of its own is, and then the terminal edits lines again.
             return (True, False) if edits and self._works(members, device) else (False, False)
         if edits is False:
-            return True, not any(self._commands_elsewhere(member) for member in members)
+            ends = {self._ends_elsewhere(member) for member in members}
+            return True, False if True in ends else None if None in ends else True
         return True, not self._works(members, device)
 
     def _works(self, members: list[Process], device: int) -> bool:
@@ -129,9 +153,11 @@ class Terminals:
             waits = waits or reads is True
         return not waits
 
-    def _commands_elsewhere(self, process: Process) -> bool:
-        """Whether it is an ssh that was given a command which ends by itself."""
-        return process.stat.comm == b"ssh" and _ends_by_itself(_remote_command(self._system.arguments(process.pid)))
+    def _ends_elsewhere(self, process: Process) -> bool | None:
+        """Whether it is an ssh that was given a command which ends by itself. None: cannot be told."""
+        if process.stat.comm != b"ssh":
+            return False
+        return _ends_by_itself(_remote_command(self._system.arguments(process.pid)[1:]), 0)
 
     def _follows(self, process: Process) -> bool:
         """`watch` and the like show what others do until somebody stops them."""
@@ -216,34 +242,74 @@ class Linux:
             return []
 
 
-def _remote_command(arguments: list[str]) -> str:
-    """The command in the arguments of an ssh; empty: none, it is a session."""
-    host = False
-    words = iter(arguments[1:])
-    for word in words:
-        if word.startswith("-") and word not in ("-", "--"):
-            takes = next((place for place, letter in enumerate(word) if place and letter in SSH_ARGUMENTS), None)
-            if takes == len(word) - 1:
-                next(words, None)
-        elif host:
-            return " ".join([word, *words])
-        else:
-            host = word != "--"
-    return ""
+def _remote_command(words: list[str]) -> str:
+    """The command in the words after `ssh`; empty: none, it is a session."""
+    return " ".join(_after(words, SSH_ARGUMENTS, 1))
 
 
-def _ends_by_itself(command: str) -> bool:
-    """Whether a command line is no shell and nothing else that waits for somebody. The last of several counts."""
-    words = re.split(r"[;&|]+", command.rstrip("; &"))[-1].split()
-    while words and (words[0] in ("exec", "sudo", "nice", "env", "time") or words[0].startswith("-")):
-        words = words[1:]
+def _ends_by_itself(line: str, depth: int) -> bool | None:
+    """Whether a command line is no prompt and nothing else that waits for somebody.
+
+    None: one of its parts ends and another waits, and nothing tells which of them runs.
+    """
+    lexer = shlex.shlex(line, posix=True, punctuation_chars=BETWEEN)
+    lexer.whitespace, lexer.commenters, lexer.whitespace_split = " \t\r", "", True
+    parts: list[list[str]] = [[]]
+    try:
+        for word in lexer:
+            if word.strip(BETWEEN):
+                parts[-1].append(word)
+            else:
+                parts.append([])
+    except ValueError:
+        return None
+    doing = [part for part in parts if part and not {part[0], " ".join(part[:2])} & PREPARING]
+    found = {_part_ends(part, depth) if depth <= DEEPEST else None for part in doing}
+    if len(found) > 1:
+        return None
+    return found.pop() if found else any(parts)
+
+
+def _part_ends(words: list[str], depth: int) -> bool | None:
+    words = _after(words, "", 0)
+    while words and (name := os.path.basename(words[0])) in STARTERS:  # noqa: PTH119
+        words = _after(words[1:], *STARTERS[name])
     if not words:
         return False
     name, rest = os.path.basename(words[0]), words[1:]  # noqa: PTH119
-    if name.encode() in SHELLS or name in ("su", "python", "python3", "R", "julia", "node"):
-        # With a script or a command of its own; alone it is a prompt.
-        return any(not word.startswith("-") for word in rest) and name != "su"
-    return name not in ATTENDED
+    kind = name.rstrip("0123456789.")
+    given = _after(rest, PROMPTS.get(kind, ""), 0)
+    options = [word for word in rest[: len(rest) - len(given)] if re.match("-[^-]", word)]
+    if name == "ssh":
+        inner = _remote_command(rest)
+    elif name == "su":
+        inner = " ".join(rest[rest.index("-c") + 1 :][:1]) if "-c" in rest else ""
+    elif name in CARRIERS:
+        inner = next((word for word in reversed(rest) if not word.startswith("-")), "")
+    elif PROMPTS.get(kind) == "oO" and any("c" in option for option in options):
+        inner = " ".join(given[:1])
+    elif kind in PROMPTS:
+        # Python and its likes have a prompt after the script too, when they are asked for one.
+        return None if given and PROMPTS[kind] != "oO" and "-i" in options else bool(given)
+    else:
+        return name not in ATTENDED and [name, *rest[:1]] != ["jupyter", "console"]
+    return _ends_by_itself(inner, depth + 1)
+
+
+def _after(words: list[str], letters: str, operands: int) -> list[str]:
+    """What follows options (those of `letters` have an argument), NAME=value words, and so many words more."""
+    left = list(words)
+    while left:
+        word = left.pop(0)
+        if word.startswith("-"):
+            takes = next((place for place, letter in enumerate(word) if place and letter in letters), None)
+            if word in LONG_ARGUMENTS or (word[:2] != "--" and takes == len(word) - 1):
+                del left[:1]
+        elif not re.fullmatch(r"[A-Za-z_]\w*=\S*", word):
+            if not operands:
+                return [word, *left]
+            operands -= 1
+    return []
 
 
 def _major(device: int) -> int:

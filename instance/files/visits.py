@@ -1,8 +1,9 @@
-"""What requests and kernel messages tell of the notebook's owner: did a person act, does somebody look.
+"""What requests and messages to kernels tell of the notebook's owner: did a person act, does somebody look.
 
 Knows neither Jupyter nor the clock: what was seen is handed in, times are seconds of CLOCK_BOOTTIME. A person acts
 by opening pages, running and completing code, answering input(), making, renaming and deleting things, writing, and
-moving widgets. What pages do by themselves is no act: they poll, reconnect, save outputs, and echo widgets.
+moving widgets. What pages do by themselves is no act: they poll, reconnect, save outputs, and echo widgets. A widget
+that plays moves without anybody, so that counts only while a page is visible.
 
 JupyterLab stops its polls while its window is hidden (Lumino's Poll, standby "when-hidden"; at most one follows),
 so a poll that a browser sent means that somebody may be looking. A program that polls is no browser.
@@ -24,13 +25,12 @@ MOST_CLIENTS = 256
 
 
 class Visits:
-    """What is remembered of visits and kernels."""
+    """What is remembered of visits."""
 
     def __init__(self) -> None:
         self.input_at = 0.0
         self._polled: dict[str, float] = {}
         self._sockets: Counter[str] = Counter()
-        self._waiting: dict[str, tuple[str, float]] = {}
         self._spoke: dict[str, float] = {}
 
     def request(
@@ -46,11 +46,14 @@ class Visits:
     ) -> None:
         """An answered request of somebody who is logged in; `client` tells browsers apart.
 
-        `wrote`: it saved what a person writes (saves.py). That counts from a page: programs save too.
+        `wrote`: it saved what a person writes (saves.py). That counts from a page: programs save too. It was written
+        also when the server could not save it (a full disk).
         """
+        if wrote and is_of_page(headers) and not 400 <= status < 500:
+            self.input_at = max(self.input_at, now)
         if status >= 400:
             return
-        if is_act(method, path, headers) or (wrote and is_of_page(headers)):
+        if is_act(method, path, headers):
             self.input_at = max(self.input_at, now)
         if method == "GET" and status != 101 and _below(path, POLLED) and is_of_page(headers):
             self._polled.pop(client, None)
@@ -70,45 +73,19 @@ class Visits:
 
     def to_kernel(self, kernel: str, kind: str, silent: bool, now: float) -> None:
         """A message of type `kind` from a page to a kernel."""
-        if kind == "input_reply":
-            self._waiting.pop(kernel, None)
-            self.input_at = max(self.input_at, now)
-        elif kind == "comm_msg":
-            if now - self._spoke.get(kernel, -ECHO_SECONDS) >= ECHO_SECONDS:
+        if kind == "comm_msg":
+            if now - self._spoke.get(kernel, -ECHO_SECONDS) >= ECHO_SECONDS and self.browsers(now)[0] > 0:
                 self.input_at = max(self.input_at, now)
-        elif kind in TYPED and not silent:
+        elif kind == "input_reply" or (kind in TYPED and not silent):
             self.input_at = max(self.input_at, now)
 
-    def from_kernel(self, kernel: str, kind: str, state: str | None, asked: tuple[str, str], now: float) -> None:
-        """A message from a kernel to a page, or to one that is gone; `state` of a `status`; `asked` by which request:
-        its type and id.
-
-        While a cell waits, the kernel answers others on its control channel, and says `idle` after each.
-        """
-        if kind == "input_request":
-            self._waiting[kernel] = asked[1], now
-        elif kind == "status":
-            cell, _ = self._waiting.get(kernel, (None, 0.0))
-            ended = state == "idle" and asked[1] == cell
-            other = asked[0] == "execute_request" and asked[1] != cell
-            if ended or other or state in ("starting", "restarting"):
-                self._waiting.pop(kernel, None)
-        elif kind.startswith("comm_"):
-            self._spoke[kernel] = now
-
-    def is_waiting(self, kernel: str, busy: bool, now: float) -> bool:
-        """Whether it asked for input() and nobody has answered. One that is not busy has ended the cell that asked,
-        also when the end was not seen: what it runs next does not wait."""
-        _, since = self._waiting.get(kernel, ("", now))
-        # The question can arrive before the news that it is busy.
-        if not busy and now - since > 1:
-            del self._waiting[kernel]
-        return busy and kernel in self._waiting
+    def spoke(self, kernel: str, now: float) -> None:
+        """A kernel had news of a widget for the pages."""
+        self._spoke[kernel] = now
 
     def keep(self, kernels: Iterable[str]) -> None:
         """Forgets kernels that are no more."""
         living = set(kernels)
-        self._waiting = {kernel: cell for kernel, cell in self._waiting.items() if kernel in living}
         self._spoke = {kernel: at for kernel, at in self._spoke.items() if kernel in living}
 
     def browsers(self, now: float) -> tuple[int, int]:

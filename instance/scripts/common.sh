@@ -131,9 +131,10 @@ affordable_hash() {
     fi
 }
 
-# one_at_a_time SECONDS: waits for another run of the same document, which SSM may deliver twice.
+# one_at_a_time SECONDS [WHAT]: waits for another run of the same document, which SSM may deliver twice, or of any
+# document that works on WHAT.
 one_at_a_time() {
-    exec 9>"/run/nod/$NAME.lock"
+    exec 9>"/run/nod/${2:-$NAME}.lock"
     if ! run flock -w "$1" 9; then
         fail "$DEFAULT_CODE" "Another run of $NAME was still at work after $1 seconds; look into $LOG on the instance."
     fi
@@ -143,14 +144,14 @@ one_at_a_time() {
 # names is made first: it says, also to the next run if this one is cut off, that the service must start again.
 PENDING=/run/nod/$NAME.changed
 put() {
-    local owner=${4:-root:root}
+    local owner=${4:-root:root} new=$2.nod-$NAME
     install -d -m 0755 "$(dirname "$2")"
     if ! cmp -s "$1" "$2"; then
-        install -m 0600 "$1" "$2.nod-new"
-        chown "$owner" "$2.nod-new"
-        chmod "$3" "$2.nod-new"
+        install -m 0600 "$1" "$new"
+        chown "$owner" "$new"
+        chmod "$3" "$new"
         touch "$PENDING"
-        mv -fT "$2.nod-new" "$2"
+        mv -fT "$new" "$2"
     else
         chown "$owner" "$2"
         chmod "$3" "$2"
@@ -166,6 +167,20 @@ start_service() {
     run systemctl "$verb" "$1" || fail "$DEFAULT_CODE" "$1 does not start: $(journal "$1")"
     rm -f "$PENDING"
 }
+
+password_id() { tr -d '\n' <"$1" | sha256sum | cut -d ' ' -f 1; }
+
+uptime() { cut -d . -f 1 /proc/uptime; }
+
+# When DynamoDB accepted a heartbeat last, as the monitor wrote it: seconds since boot, 0: never.
+ACCEPTED=/run/nod-monitor/accepted
+accepted() {
+    local at
+    at=$(head -c 20 "$ACCEPTED" 2>/dev/null || true)
+    if [[ $at =~ ^[0-9]{1,15}$ ]]; then echo "$at"; else echo 0; fi
+}
+# The slowest rhythm of heartbeats is 240 seconds.
+LATE_SECONDS=300
 
 require() { # command…
     local command

@@ -2,31 +2,38 @@
 # Purpose: configure JupyterLab as a systemd unit of the ordinary user jupyter, start it, and see its login page answer
 #   over TLS with the instance's own certificate.
 # Constraints: after install-anaconda and configure-tls. Restarts the server only when something changed: a restart
-#   ends the kernels.
+#   ends the kernels. The password of a run that comes late, a second time, is not put in place of one set since.
 NAME=configure-notebook
 DEFAULT_CODE=notebook_start_failed
 source "$NOD_WORK/scripts/common.sh"
 FILES=$NOD_WORK/files
 WAIT_SECONDS=180
+# Which password was put in place here last, by the SHA-256 of its hash.
+CONFIGURED=/etc/nod/password_configured
 
 parameter PasswordHash \
     '^argon2:[$]argon2id[$]v=19[$]m=[1-9][0-9]{3,5},t=[1-9][0-9]?,p=[1-8][$][A-Za-z0-9+/]{22,87}[$][A-Za-z0-9+/]{22,87}$' \
     "an argon2id hash as jupyter_server.auth.passwd makes it"
 affordable_hash
-one_at_a_time 300
+one_at_a_time 300 password
 
 [ -e /opt/anaconda3/.nod-installed ] || fail notebook_start_failed "There is no /opt/anaconda3: run install-anaconda first."
 [ -e /etc/nod/tls/notebook.pem ] || fail notebook_start_failed "There is no certificate: run configure-tls first."
 
 tenths() { echo $((${EPOCHREALTIME/[.,]/} / 100000)); }
 started=$(tenths)
-for file in notebook.py nod_identity.py nod_activity.py visits.py saves.py open_sockets.py login_limit.py; do
+for file in notebook.py nod_identity.py nod_activity.py cells.py visits.py saves.py open_sockets.py login_limit.py; do
     put "$FILES/$file" "/opt/nod/notebook/$file" 0644
 done
 put "$FILES/check_notebook.py" /opt/nod/check_notebook.py 0755
 put "$FILES/jupyter.service" /etc/systemd/system/jupyter.service 0644
 printf '%s\n' "$PasswordHash" >"$NOD_WORK/password_hash"
-put "$NOD_WORK/password_hash" /etc/nod/password_hash 0640 root:jupyter
+password_id "$NOD_WORK/password_hash" >"$NOD_WORK/password_configured"
+if ! cmp -s "$NOD_WORK/password_configured" "$CONFIGURED" || [ ! -e /etc/nod/password_hash ]; then
+    put "$NOD_WORK/password_hash" /etc/nod/password_hash 0640 root:jupyter
+    # Last: of a run that was cut off before, the next one puts the password in place.
+    install -m 0600 "$NOD_WORK/password_configured" "$CONFIGURED"
+fi
 
 start_service jupyter.service
 

@@ -4,22 +4,12 @@
 NAME=probe-monitor
 DEFAULT_CODE=monitor_failed
 source "$NOD_WORK/scripts/common.sh"
-# Seconds since boot of the last heartbeat that DynamoDB accepted, written by the monitor.
-ACCEPTED=/run/nod-monitor/accepted
-# The slowest rhythm is 240 seconds.
-LATE_SECONDS=300
 WAIT_SECONDS=60
 
 one_at_a_time 120
 
 [ -e /etc/systemd/system/nod-monitor.service ] || fail monitor_failed "There is no monitor: run start-monitor first."
 boot_id=$(tr -d - </proc/sys/kernel/random/boot_id)
-uptime() { cut -d . -f 1 /proc/uptime; }
-accepted() { # seconds since boot, 0: never
-    local at
-    at=$(head -c 20 "$ACCEPTED" 2>/dev/null || true)
-    if [[ $at =~ ^[0-9]{1,15}$ ]]; then echo "$at"; else echo 0; fi
-}
 
 if systemctl is-active --quiet nod-monitor.service && [ "$(accepted)" != 0 ] &&
     [ "$(($(uptime) - $(accepted)))" -le "$LATE_SECONDS" ]; then

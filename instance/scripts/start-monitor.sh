@@ -5,8 +5,6 @@ NAME=start-monitor
 DEFAULT_CODE=monitor_failed
 source "$NOD_WORK/scripts/common.sh"
 FILES=$NOD_WORK/files
-# Written by the monitor after each heartbeat that DynamoDB accepted.
-ACCEPTED=/run/nod-monitor/accepted
 WAIT_SECONDS=90
 
 parameter HeartbeatsTable '^[A-Za-z0-9_.-]{3,255}$' "the name of a DynamoDB table"
@@ -22,12 +20,15 @@ put "$FILES/nod-monitor.py" /opt/nod/nod-monitor.py 0755
 put "$FILES/traffic.nft" /opt/nod/traffic.nft 0644
 put "$FILES/nod-monitor.service" /etc/systemd/system/nod-monitor.service 0644
 put "$NOD_WORK/monitor.json" /etc/nod/monitor.json 0644
-# A heartbeat by the settings of before says nothing about these.
-if [ -e "$PENDING" ]; then rm -f "$ACCEPTED"; fi
+# A heartbeat by the settings of before says nothing about these, nor does an old one about a monitor that ends again and
+# again.
+since=$((-LATE_SECONDS))
+if [ -e "$PENDING" ]; then since=0; fi
 start_service nod-monitor.service
+since=$((since + $(uptime)))
 
 deadline=$((SECONDS + WAIT_SECONDS))
-until [ -e "$ACCEPTED" ]; do
+until [ "$(accepted)" != 0 ] && [ "$(accepted)" -ge "$since" ]; do
     [ "$SECONDS" -lt "$deadline" ] ||
         fail monitor_failed "No heartbeat was accepted in $WAIT_SECONDS seconds; does the instance's role allow UpdateItem on $HeartbeatsTable? $(journal nod-monitor.service)"
     run sleep 0.2

@@ -279,6 +279,20 @@ def test_nothing_but_the_password_opens(launched: dict[str, dict[str, Any]], mac
         assert not stranger.logged_in()
 
 
+def test_a_secret_in_an_address_is_not_in_the_journal(launched: dict[str, dict[str, Any]], machine: Machine) -> None:
+    """Also where the login page leads on to that address, and the guess there is wrong."""
+    with Visitor(machine, "127.0.0.63") as owner:
+        for secret in ("password", "token"):
+            there = owner.get("/lab", params={secret: "canary-in-an-address"}).headers["location"]
+            assert "canary-in-an-address" in there
+            body = {"password": "mistyped", "_xsrf": owner.cookies["_xsrf"]}
+            tried = owner.post(there, data=body, headers={"Referer": f"https://{machine.address}:8888{there}"})
+            assert tried.status_code == 401
+    journal = shell(machine, "journalctl --no-pager -u jupyter.service")
+    assert "401 POST /login" in journal
+    assert "canary-in-an-address" not in journal
+
+
 @pytest.mark.parametrize("path", ["/login", "/api/contents", "/nowhere"])
 def test_a_stranger_cannot_fill_the_memory_with_a_body(
     launched: dict[str, dict[str, Any]], machine: Machine, path: str
@@ -398,6 +412,15 @@ def test_a_heartbeat_tells_what_the_notebook_does(
     assert values["boot_id"] == shell(machine, "tr -d - </proc/sys/kernel/random/boot_id")
 
 
+def test_an_old_heartbeat_says_nothing_of_a_monitor_that_starts_again(
+    launched: dict[str, dict[str, Any]], machine: Machine, parameters: dict[str, str]
+) -> None:
+    shell(machine, "systemctl stop nod-monitor.service; echo 1 >/run/nod-monitor/accepted")
+    now = time.clock_gettime(time.CLOCK_BOOTTIME)
+    assert answer(execute(machine, "start-monitor", parameters)) == {"ok": True}
+    assert int(shell(machine, "cat /run/nod-monitor/accepted")) >= int(now)
+
+
 def test_a_new_name_brings_a_new_certificate_and_ends_no_kernel(
     launched: dict[str, dict[str, Any]], machine: Machine, names: dict[str, str]
 ) -> None:
@@ -440,6 +463,25 @@ def test_another_password_replaces_the_first_and_its_sessions(
         assert owner.guess(PASSWORD).status_code == 401
         assert owner.guess("another-password").status_code == 302
     assert answer(execute(machine, "configure-notebook", parameters))["ok"]
+
+
+def test_a_run_that_comes_late_does_not_bring_the_first_password_back(
+    launched: dict[str, dict[str, Any]], machine: Machine, parameters: dict[str, str]
+) -> None:
+    """SSM may deliver the launch's command again, also after the owner has set another password and beside a third."""
+    before = main_pid(machine)
+    second, third = ({**parameters, "PasswordHash": hashed(f"chosen-later-{number}")} for number in (2, 3))
+    assert answer(execute(machine, "set-password", second)) == {"ok": True}
+    assert answer(execute(machine, "configure-notebook", parameters))["ok"]
+    assert shell(machine, "cat /etc/nod/password_hash") == second["PasswordHash"]
+    with ThreadPoolExecutor() as pool:
+        late = [pool.submit(execute, machine, "configure-notebook", parameters) for _ in range(2)]
+        assert answer(execute(machine, "set-password", third)) == {"ok": True}
+        assert all(answer(run.result())["ok"] for run in late)
+    assert shell(machine, "cat /etc/nod/password_hash") == third["PasswordHash"]
+    assert main_pid(machine) == before, "a restart would have ended the kernels"
+    assert shell(machine, "ls /etc/nod | grep nod-") == ""
+    assert answer(execute(machine, "set-password", parameters)) == {"ok": True}
 
 
 def test_no_secret_is_in_processes_logs_or_files_of_others(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import shlex
 import shutil
 import signal
 import subprocess
@@ -210,6 +211,17 @@ def test_the_busiest_are_named_without_their_arguments(proc: Proc) -> None:
     assert clock.look().busiest == ["python train.py", "ffmpeg", "python3 http.server", "python3"]
 
 
+@pytest.mark.parametrize(
+    ("program", "name"),
+    [("sha256sum", "sha256sum"), ("shred", "shred"), ("nodemon", "nodemon"), ("python3.12", "python3.12 secret")],
+)
+def test_the_first_word_after_a_program_is_its_name_only_where_it_is_one(proc: Proc, program: str, name: str) -> None:
+    clock = Clock(proc)
+    clock.look()
+    proc.put(50, cpu=300, start=10700, comm=program, cmdline=f"/usr/bin/{program}\0/home/jupyter/secret\0")
+    assert clock.look().busiest == [name]
+
+
 @given(st.binary(max_size=200))
 def test_no_content_of_proc_breaks_a_look(content: bytes) -> None:
     for parse in (parse_stat, parse_io):
@@ -357,7 +369,7 @@ class Still:
     def __init__(self) -> None:
         self.at: float | None = 5000.0
         self.edits: bool | None = None
-        self.words: list[str] = []
+        self.words: dict[int, list[str]] = {}
         self.running: set[int] = set()
 
     def path(self, pid: int, device: int) -> str:
@@ -377,7 +389,7 @@ class Still:
         return pid in self.running
 
     def arguments(self, pid: int) -> list[str]:
-        return self.words
+        return self.words[pid]
 
 
 @pytest.mark.parametrize(("state", "running", "wanted"), [("", {8}, WORKS), ("", set(), QUIET), ("Z", set(), QUIET)])
@@ -393,37 +405,120 @@ def test_a_command_that_began_while_processes_were_counted_works(
     assert Terminals(system).look(listed, 1000.0, 5060.0)[0] == [wanted]
 
 
+def in_place_of_a_prompt(system: Still, *lines: str) -> list[tuple[bool, bool]] | None:
+    """What is said of terminals in which such commands have switched line editing off, and say nothing for hours."""
+    system.edits = False
+    system.words = {8 + 10 * place: shlex.split(line) for place, line in enumerate(lines)}
+    processes = []
+    for group, words in system.words.items():
+        for pid, name in ((group - 1, b"bash"), (group, words[0].encode())):
+            fields = b"%d (%s) S 1 %d 7 34819 %d " % (pid, name, pid, group) + b"0 " * 13 + b"99 0"
+            processes.append(Process(pid, parse_stat(fields), True, False, 0.0))
+    return Terminals(system).look(processes, 1000.0, 5060.0)[0]
+
+
 @pytest.mark.parametrize(
-    ("line", "wanted"),
+    "line",
     [
-        ("ssh -t host ./train.sh", WORKS),
-        ("ssh -tt -i key -p 2222 -oUser=ada host python train.py --fast", WORKS),
-        ("ssh host -t -l ada nohup make all", WORKS),
-        ("ssh -t -- host cd x && bash run.sh", WORKS),
-        ("ssh host", WAITS),
-        ("ssh -p 2222 host", WAITS),
-        ("ssh -t host bash -l", WAITS),
-        ("ssh -t host sudo -i", WAITS),
-        ("ssh -t host tmux attach || tmux new", WAITS),
-        ("ssh -t host cd x; exec /usr/bin/vim notes", WAITS),
-        ("ssh -t host htop", WAITS),
-        ("ssh", WAITS),
-        ("vim -t host", WAITS),
-        ("kubectl exec -it pod -- train", WAITS),
+        "ssh -t host ./train.sh",
+        "ssh -tt -i key -p 2222 -oUser=ada host python train.py --fast",
+        "ssh host -t -l ada nohup make all",
+        "ssh -t -- host cd x && bash run.sh",
+        "ssh -t host 'cd x && . env.sh; conda activate e; CUDA_VISIBLE_DEVICES=1 python3.11 train.py | tee log'",
+        "ssh -t bastion ssh -p 2222 box python train.py",
+        "ssh -t host 'bash -lc \"cd x; ./train.sh\"'",
+        "ssh -t host bash -eo pipefail run.sh",
+        "ssh -t host sudo -u alice -- env A=b nice -n 5 python -W ignore train.py",
+        "ssh -t host 'sudo su - alice -c ./train.sh'",
+        "ssh -t host timeout -k 5 8h ionice -c 3 ipython train.py",
+        "ssh -t host docker exec -it -w /p c python train.py",
+        "ssh -t host 'docker exec -it c bash -c \"cd /p; python train.py\"'",
+        "ssh -t host kubectl exec -it pod -- python -m train",
+        "ssh -t host srun --pty python train.py",
+        "ssh -t host jupyter nbconvert --execute a.ipynb",
+        "ssh -t host source train.sh",
     ],
 )
-def test_a_command_that_ssh_was_given_is_one_and_a_session_is_a_prompt(line: str, wanted: tuple[bool, bool]) -> None:
-    """Both have switched line editing off here, and say nothing for hours."""
+def test_a_command_that_ssh_was_given_works_until_it_ends(line: str) -> None:
+    assert in_place_of_a_prompt(Still(), line) == [WORKS]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ssh",
+        "ssh host",
+        "ssh -p 2222 host",
+        "ssh -t host bash -l",
+        "ssh -t host sudo -i",
+        "ssh -t host tmux attach || tmux new",
+        "ssh -t host cd x; exec /usr/bin/vim notes",
+        "ssh -t host htop",
+        "ssh -t bastion ssh box",
+        "ssh -t bastion ssh box tmux",
+        "ssh -t host 'cd /p; exec $SHELL'",
+        "ssh -t host 'cd /p && exec \"$SHELL\" -l'",
+        "ssh -t host TERM=xterm bash -l",
+        "ssh -t host env TERM=xterm bash",
+        "ssh -t host /usr/bin/env bash",
+        "ssh -t host sudo -u alice -i",
+        "ssh -t host sudo --user alice bash",
+        "ssh -t host nice -n 5 bash",
+        "ssh -t host sudo su - alice",
+        "ssh -t host docker exec -it c bash",
+        "ssh -t host docker exec -it c bash -l",
+        "ssh -t host podman exec -it c sh -c tmux",
+        "ssh -t host kubectl exec -it pod -- python3",
+        "ssh -t host srun --pty bash -i",
+        "ssh -t host bash -o vi",
+        "ssh -t host bash --rcfile f -i",
+        "ssh -t host bash -ic tmux",
+        "ssh -t host jupyter console",
+        "ssh -t host python -W ignore",
+        "ssh -t host ipython",
+        "ssh -t host 'echo hello; telnet box'",
+        "vim -t host",
+        "kubectl exec -it pod -- train",
+    ],
+)
+def test_a_session_is_a_prompt_however_it_was_asked_for(line: str) -> None:
+    assert in_place_of_a_prompt(Still(), line) == [WAITS]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "ssh -t gpu 'python train.py; exec bash'",
+        "ssh -t gpu './train.sh && tail -f log'",
+        "ssh -t gpu 'python train.py | tee log | less'",
+        "ssh -t gpu 'cd x\nmake\nbash'",
+        "ssh -t bastion ssh gpu 'python train.py; bash'",
+        "ssh -t gpu \"bash -c 'make; bash'\"",
+        "ssh -t gpu python -i train.py",
+        'ssh -t gpu "echo \'it"',
+        "ssh -t " + "box ssh " * 400 + "box make",
+    ],
+)
+def test_a_job_and_then_a_prompt_on_another_machine_cannot_be_told_apart(line: str) -> None:
+    assert in_place_of_a_prompt(Still(), line) is None
+    assert in_place_of_a_prompt(Still(), line, "ssh host") is None
+    assert in_place_of_a_prompt(Still(), line, "ssh -t host make") == [WORKS, WORKS], "another is known to work"
+
+
+@given(st.text(st.sampled_from(" ;&|()\\'\"\n=-$") | st.sampled_from("abc")) | st.text(), st.booleans())
+def test_no_command_line_breaks_a_look(line: str, split: bool) -> None:
     system = Still()
-    system.edits, system.words = False, line.split()
-    comm = system.words[0].encode()
-    processes = [
-        Process(
-            pid, parse_stat(b"%d (%s) S 1 %d 7 34819 8 " % (pid, name, pid) + b"0 " * 13 + b"99 0"), True, False, 0.0
-        )
-        for pid, name in ((7, b"bash"), (8, comm))
-    ]
-    assert Terminals(system).look(processes, 1000.0, 5060.0)[0] == [wanted]
+    system.edits, system.words = False, {8: ["ssh", "-t", *(line.split() if split else ["host", line])]}
+    ssh = parse_stat(b"8 (ssh) S 7 8 7 34819 8 " + b"0 " * 13 + b"99 0")
+    found, _ = Terminals(system).look([Process(8, ssh, True, False, 0.0)], 1000.0, 5060.0)
+    assert found in (None, [WORKS], [WAITS])
+
+
+class Prompted(Linux):
+    """The system that runs, where the first process reads what is typed at its prompt."""
+
+    def reads(self, pid: int, device: int) -> bool | None:
+        return pid == 1 or super().reads(pid, device)
 
 
 def test_a_terminal_of_a_container_is_another_than_that_of_its_number() -> None:
@@ -444,7 +539,7 @@ def test_a_terminal_of_a_container_is_another_than_that_of_its_number() -> None:
         stat = parse_stat(Path(f"/proc/{pid}/stat").read_bytes())
         # A prompt of this machine under the same number, which a look must not take for the container's.
         prompt = Process(1, stat._replace(comm=b"bash", pgrp=1, session=1, tpgid=1), True, False, 0.0)
-        found, _ = Terminals(Linux()).look([prompt, Process(pid, stat, True, False, 0.0)], 100.0, time.time())
+        found, _ = Terminals(Prompted()).look([prompt, Process(pid, stat, True, False, 0.0)], 100.0, time.time())
         assert found == [QUIET, WORKS]
         assert Linux().path(pid, stat.tty) == f"/proc/{pid}/fd/0"
         assert Linux().edits_lines(f"/proc/{pid}/fd/0") is True

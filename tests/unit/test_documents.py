@@ -87,7 +87,8 @@ def test_a_document_is_a_linux_command_of_schema_2_2(name: str) -> None:
 
 @each_document
 def test_a_document_with_the_longest_parameters_is_within_48_kb(name: str) -> None:
-    longest = dict.fromkeys(DOCUMENTS[name]["parameters"], "x" * 2048)
+    declared = DOCUMENTS[name]["parameters"]
+    longest = {parameter: "x" * declared[parameter].get("maxChars", 2048) for parameter in declared}
     assert len(json.dumps(DOCUMENTS[name])) + len(json.dumps(longest)) <= 48 * 1024
 
 
@@ -342,6 +343,35 @@ def test_runs_of_one_document_follow_each_other(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "NOD_WORK": str(tmp_path)}
     running = [subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) for _ in range(4)]
     assert [line(process.communicate(timeout=30)[0])["ok"] for process in running] == [True] * 4
+
+
+def test_documents_that_work_on_the_same_thing_follow_each_other_and_share_no_half_made_file(tmp_path: Path) -> None:
+    (tmp_path / "source").write_text("one")
+    owner = f"{os.getuid()}:{os.getgid()}"
+    body = f"""
+        NAME=$SSM_NAME; one_at_a_time 20 password
+        [ ! -e {tmp_path}/in ]; touch {tmp_path}/in
+        mv() {{ ls {tmp_path}/etc >&2; command mv "$@"; }}
+        put {tmp_path}/source {tmp_path}/etc/$NAME 0640 {owner}
+        put {tmp_path}/source {tmp_path}/etc/shared 0640 {owner}; rm {tmp_path}/etc/shared
+        sleep 0.3; rm {tmp_path}/in; succeed
+    """
+    assert line(run(body, tmp_path, {"SSM_NAME": "first"})[1])["ok"]
+    environment = {"PATH": os.environ["PATH"], "NOD_WORK": str(tmp_path)}
+    running = [
+        subprocess.Popen(
+            ["bash", str(tmp_path / "test.sh")],
+            env={**environment, "SSM_NAME": name},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for name in ("configure-notebook", "set-password")
+    ]
+    assert [line(process.communicate(timeout=30)[0])["ok"] for process in running] == [True] * 2
+    made = re.findall(r"^shared\.\S+$", (tmp_path / "log/test.log").read_text(), re.MULTILINE)
+    assert len(set(made)) == 3
+    for name in ("configure-notebook", "set-password"):
+        assert re.search(r"^one_at_a_time \d+ password$", archive(name)[f"scripts/{name}.sh"].decode(), re.MULTILINE)
 
 
 def test_a_file_is_put_once_and_marks_the_restart_it_asks_for(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,38 @@ def test_a_certificate_that_has_ended_by_the_machines_clock_must_hold_by_dynamod
                 table.write(INSTANCE, VALUES, NOW)
 
 
+def test_an_old_certificate_is_refused_once_the_clock_is_known_to_be_right(
+    tls: tuple[ssl.SSLContext, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who has an old key of DynamoDB's and stands in between can say any Date."""
+    at = datetime.now(UTC)
+    date = format_datetime(at, usegmt=True)
+    for name, times in (("good", (at - timedelta(days=1), at + timedelta(days=1))), ("old", PAST)):
+        (tmp_path / name).mkdir()
+        context, certificate = out_of_time(tls, tmp_path / name, "localhost", times)
+        with (tmp_path / "trusted").open("a") as trusted:
+            trusted.write(certificate.read_text())
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "trusted"))
+
+    def show(name: str) -> None:
+        context.load_cert_chain(tmp_path / name / "cert", tls[1].parent / "key")
+
+    def dynamodb(handler: http.server.BaseHTTPRequestHandler) -> tuple[int, bytes]:
+        handler.date_time_string = lambda timestamp=None: date  # type: ignore[method-assign]
+        return 200, b"{}"
+
+    with serving(dynamodb, context) as (_, port):
+        table = monitor.HeartbeatTable("beats", "eu-west-1", f"https://localhost:{port}")
+        show("good")
+        assert table.write(INSTANCE, VALUES, at).date is not None
+        show("old")
+        date = "Wed, 01 Jan 2020 12:00:00 GMT"
+        with pytest.raises(ssl.SSLCertVerificationError):
+            table.write(INSTANCE, VALUES, at)
+        off = at - timedelta(days=400)
+        assert table.write(INSTANCE, VALUES, off).date == monitor.http_date(date), "its clock is known to be wrong"
+
+
 def test_a_certificate_of_another_name_is_refused_whatever_the_clock_says(
     tls: tuple[ssl.SSLContext, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -363,15 +396,19 @@ def test_a_certificate_is_valid_for_the_names_in_it(tls: tuple[ssl.SSLContext, P
     assert valid(tls, name) is good
 
 
-def out_of_time(tls: tuple[ssl.SSLContext, Path], folder: Path, name: str | None = None) -> tuple[ssl.SSLContext, Path]:
-    """The same with a certificate of one day in 2020, for another name if one is given."""
+def out_of_time(
+    tls: tuple[ssl.SSLContext, Path], folder: Path, name: str | None = None, times: tuple[datetime, datetime] = PAST
+) -> tuple[ssl.SSLContext, Path]:
+    """The same with a certificate of one day in 2020, or other times, and for another name if one is given."""
     key = serialization.load_pem_private_key((tls[1].parent / "key").read_bytes(), None)
     old = x509.load_pem_x509_certificate(tls[1].read_bytes())
     extensions = list(old.extensions)
     if name is not None:
         names = x509.SubjectAlternativeName([x509.DNSName(name)])
         extensions = [x509.Extension(names.oid, False, names) if one.oid == names.oid else one for one in extensions]
-    made = x509.CertificateBuilder(old.issuer, old.subject, key.public_key(), 1, *PAST, extensions)
+    # Certificates of different times stand side by side where they are trusted, and are told apart by who made them.
+    maker = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, f"notebook of {times[0]:%Y}")])
+    made = x509.CertificateBuilder(maker, maker, key.public_key(), 1, *times, extensions)
     (folder / "cert").write_bytes(made.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(folder / "cert", tls[1].parent / "key")
@@ -662,6 +699,29 @@ def test_another_address_is_told_within_a_minute(machine: Machine, notebook: dic
     before = len(machine.rows)
     machine.run(monitored, 65)
     assert [(row["address"], row["certificate_valid"]) for row in machine.rows[before:]] == [("198.51.100.1", False)]
+
+
+def test_a_certificate_that_was_found_bad_is_looked_at_again_and_a_good_one_each_hour(
+    machine: Machine, notebook: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[float] = []
+    good = False
+
+    def is_valid(certificate: bytes, name: str, address: tuple[str, int]) -> bool:
+        asked.append(machine.now)
+        return good
+
+    monkeypatch.setattr(monitor, "is_valid", is_valid)
+    monitored = machine.monitor(PORT)
+    machine.run(monitored, 300)
+    assert [row["certificate_valid"] for row in machine.rows] == [False, False]
+    good = True
+    machine.run(monitored, 3 * 3600)
+    assert {row["certificate_valid"] for row in machine.rows[2:]} == {True}
+    assert len(asked) == 2 + 3
+    good = False
+    machine.run(monitored, 3600)
+    assert machine.rows[-1]["certificate_valid"] is False, "a certificate can end"
 
 
 def test_no_failure_of_a_heartbeat_ends_the_monitor(

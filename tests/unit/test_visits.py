@@ -1,15 +1,14 @@
-"""What requests and kernel messages tell of a person."""
+"""What requests and messages to kernels tell of a person."""
 
 from __future__ import annotations
 
 import pytest
 
+from instance.files.saves import Saves
 from instance.files.visits import Visits, is_act, is_of_page
 
 BROWSER = {"Host": "n:8888", "Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "cors"}
 OLD_BROWSER = {"Host": "n:8888", "Referer": "https://n:8888/lab"}
-
-CELL = ("execute_request", "cell")
 
 
 @pytest.mark.parametrize(
@@ -68,6 +67,19 @@ def test_who_writes_in_a_page_is_there_and_a_program_that_saves_is_nobody(header
     assert visits.input_at == 10.0
 
 
+def test_who_writes_is_there_also_when_the_disk_is_full() -> None:
+    visits = Visits()
+    saves = Saves()
+    for now, source in ((10.0, "a"), (20.0, "ab"), (30.0, "ab")):
+        cells = [{"cell_type": "code", "source": source}]
+        saves.coming("a.ipynb", {"type": "notebook", "content": {"cells": cells}}, lambda: {"cells": []})
+        wrote = saves.happened("a.ipynb") is not False
+        visits.request("PUT", "/api/contents/a.ipynb", BROWSER, status=500, client="a", now=now, wrote=wrote)
+        assert visits.input_at == min(now, 20.0), "the page tries again by itself"
+    visits.request("POST", "/api/kernels", {}, status=500, client="a", now=40.0)
+    assert visits.input_at == 20.0
+
+
 @pytest.mark.parametrize("headers", [BROWSER, OLD_BROWSER])
 def test_a_page_that_polls_is_visible_for_half_a_minute(headers: dict[str, str]) -> None:
     visits = Visits()
@@ -119,11 +131,26 @@ def test_a_flood_of_clients_does_not_fill_the_memory() -> None:
     assert visits.browsers(1.0)[0] <= 256
 
 
-@pytest.mark.parametrize("kind", ["execute_request", "complete_request", "inspect_request", "input_reply", "comm_msg"])
+def with_a_page(now: float) -> Visits:
+    """Somebody looks at a page from then on, for half a minute."""
+    visits = Visits()
+    visits.request("GET", "/api/kernels", BROWSER, status=200, client="a", now=now)
+    return visits
+
+
+@pytest.mark.parametrize("kind", ["execute_request", "complete_request", "inspect_request", "input_reply"])
 def test_what_a_person_asks_of_a_kernel_is_input(kind: str) -> None:
     visits = Visits()
     visits.to_kernel("k", kind, False, 7.0)
     assert visits.input_at == 7.0
+
+
+def test_moving_a_widget_is_input_while_somebody_can_see_it() -> None:
+    """One that plays goes on in a page that nobody sees."""
+    visits = with_a_page(0.0)
+    for now, seen in ((7.0, 7.0), (29.0, 29.0), (31.0, 29.0)):
+        visits.to_kernel("k", "comm_msg", False, now)
+        assert visits.input_at == seen
 
 
 @pytest.mark.parametrize(
@@ -137,53 +164,9 @@ def test_what_a_page_asks_by_itself_is_none(kind: str, silent: bool) -> None:
 
 
 def test_the_echo_of_a_widget_is_no_input() -> None:
-    visits = Visits()
-    visits.from_kernel("k", "comm_msg", None, CELL, 10.0)
+    visits = with_a_page(9.0)
+    visits.spoke("k", 10.0)
     visits.to_kernel("k", "comm_msg", False, 11.0)
     assert visits.input_at == 0
     visits.to_kernel("k", "comm_msg", False, 12.5)
     assert visits.input_at == 12.5
-
-
-def test_a_kernel_waits_until_it_is_answered_or_its_cell_ends() -> None:
-    visits = Visits()
-    visits.from_kernel("k", "input_request", None, CELL, 1.0)
-    visits.from_kernel("k", "status", "busy", CELL, 1.0)
-    assert visits.is_waiting("k", True, 1.0)
-    assert not visits.is_waiting("other", True, 1.0)
-    visits.to_kernel("k", "input_reply", False, 2.0)
-    assert not visits.is_waiting("k", True, 2.0)
-    visits.from_kernel("k", "input_request", None, CELL, 3.0)
-    visits.from_kernel("k", "status", "idle", CELL, 4.0)
-    assert not visits.is_waiting("k", True, 4.0)
-    visits.from_kernel("k", "input_request", None, CELL, 5.0)
-    visits.keep([])
-    assert not visits.is_waiting("k", True, 5.0)
-
-
-def test_an_answer_on_the_control_channel_is_not_the_end_of_the_cell() -> None:
-    visits = Visits()
-    visits.from_kernel("k", "input_request", None, CELL, 1.0)
-    visits.from_kernel("k", "status", "busy", ("kernel_info_request", "aside"), 2.0)
-    visits.from_kernel("k", "status", "idle", ("kernel_info_request", "aside"), 2.0)
-    assert visits.is_waiting("k", True, 3.0)
-
-
-@pytest.mark.parametrize("state", ["busy", "idle"])
-def test_what_runs_after_a_cell_whose_end_was_not_seen_does_not_wait(state: str) -> None:
-    visits = Visits()
-    visits.from_kernel("k", "input_request", None, CELL, 1.0)
-    visits.from_kernel("k", "status", state, ("execute_request", "next"), 9.0)
-    assert not visits.is_waiting("k", True, 9.0)
-
-
-def test_a_kernel_that_was_seen_idle_or_starts_again_does_not_wait_when_it_is_busy_next() -> None:
-    visits = Visits()
-    visits.from_kernel("k", "input_request", None, CELL, 1.0)
-    assert not visits.is_waiting("k", False, 1.5), "the question came before the news that it is busy"
-    assert visits.is_waiting("k", True, 1.9)
-    assert not visits.is_waiting("k", False, 3.0)
-    assert not visits.is_waiting("k", True, 4.0)
-    visits.from_kernel("k", "input_request", None, CELL, 5.0)
-    visits.from_kernel("k", "status", "restarting", ("", ""), 6.0)
-    assert not visits.is_waiting("k", True, 6.0)
