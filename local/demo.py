@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import urllib.request
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
 from pathlib import Path
 
@@ -34,6 +34,7 @@ class Demo:
         self._steps = Steps()
         self._installed = ""
         self._notebook: str | None = None
+        self._fetcher: int | None = None
 
     def serve(self) -> int:
         """The local cloud until Ctrl-C."""
@@ -73,10 +74,17 @@ class Demo:
         own = self._settings.installer
         with ThreadPoolExecutor(1) as pool:
             fetched = pool.submit(self._prefetch) if own is None else None
-            with self._steps.step("Machine image") as news:
-                image = ensure_image(self._settings.cache, news)
-            if fetched is not None:
-                fetched.result()
+            try:
+                with self._steps.step("Machine image") as news:
+                    image = ensure_image(self._settings.cache, news)
+                if fetched is not None:
+                    fetched.result()
+            except Stopped:
+                # The pool waits for it, and a download can take minutes.
+                while fetched is not None and not fetched.done():
+                    _end_children(self._fetcher)
+                    wait([fetched], 0.2)
+                raise
         if own is not None:
             self._installed = f"the installer at {own[0]}"
             return image, None
@@ -86,6 +94,7 @@ class Demo:
         return image, installer
 
     def _prefetch(self) -> None:
+        self._fetcher = threading.get_native_id()
         with self._steps.step("Packages of the stand-in installer") as news:
             prefetch(self._settings.cache, news)
 
@@ -160,6 +169,13 @@ class Demo:
             threading.Event().wait()
         except Stopped:
             self._steps.say("Ending: machines down, nothing is kept.")
+
+
+def _end_children(thread: int | None) -> None:
+    """Ends what a thread of this process has started and waits for."""
+    with contextlib.suppress(OSError):
+        for pid in Path(f"/proc/self/task/{thread}/children").read_text().split():
+            os.kill(int(pid), signal.SIGTERM)
 
 
 def _short(path: Path) -> str:
