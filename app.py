@@ -23,7 +23,7 @@ from chalice.app import (
     Response,
 )
 
-from chalicelib import VERSION, body, errors, figures, pages, problems
+from chalicelib import VERSION, body, errors, figures, pages, problems, tokens
 from chalicelib import settings as deployment
 from chalicelib.actions import (
     answering,
@@ -84,7 +84,9 @@ class Api(Chalice):
     """Names the notebook of a request from the event on: Chalice logs some errors outside of every middleware."""
 
     def __call__(self, event: Any, context: Any) -> dict[str, Any]:
-        with invocation(context, (event.get("pathParameters") or {}).get("notebook_id")):
+        # Only what has the form of one: in its place somebody may have put a link's key, or their token.
+        named = (event.get("pathParameters") or {}).get("notebook_id") or ""
+        with invocation(context, named if tokens.is_notebook_id(named) else None):
             return super().__call__(event, context)
 
 
@@ -360,7 +362,7 @@ def extend_notebook(notebook_id: str) -> Response:
     document = body.read_json(raw_body(), request().headers.get("content-type"))
     hours = ExtendRequest.from_json(document, user().max_extend_hours).hours
     notebook = extending.extend(notebook, hours, now=now(), notebooks=notebooks(), minute=settings().minute)
-    note(notebook, "extend", user().name, f"{user().name} asked to keep it until {notebook.hold_until}")
+    note(notebook, "extend", user().name, f"{user().name} asked for {hours:g} hours; {extending.kept(notebook)}")
     return shown(notebook)
 
 

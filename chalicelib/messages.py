@@ -161,7 +161,7 @@ def disks(owner: User, notebooks: Sequence[Notebook], prices: Catalogue, region:
         (
             notebook.name,
             f"{notebook.volume_gib} GiB, {_money(cost, prices.currency)} a month"
-            + (f", stopped {words.time(at)}" if (at := times.from_text(notebook.stopped_at)) else "")
+            + (f", stopped at {words.time(at)}" if (at := times.from_text(notebook.stopped_at)) else "")
             + f"; nod delete {notebook.id}",
         )
         for notebook, cost in zip(notebooks, costs, strict=True)
@@ -354,7 +354,7 @@ def _started(words: _Words) -> _Content:
 def _stopped(words: _Words) -> _Content:
     stop = words.view.stop
     at = times.from_text(words.view.stopped_at)
-    when = f" {words.time(at)}" if at else ""
+    when = f" at {words.time(at)}" if at else ""
     paragraphs = [
         f'your notebook "{words.name}" has stopped{when}: {stop.reason if stop else "no reason is known"}.',
         "Everything on its disk is kept: your files and what you installed. What ran has ended: kernels, terminals, "
@@ -368,10 +368,11 @@ def _stopped(words: _Words) -> _Content:
 def _warned(words: _Words) -> _Content:
     at = words.stops_at()
     paragraphs = [
-        f'your notebook "{words.name}" will stop {words.at(at) if at else "soon"} if nobody uses it: {words.why()}.',
+        f'your notebook "{words.name}" will stop {f"at {words.at(at)}" if at else "soon"} if nobody uses it: '
+        f"{words.why()}.",
         "Use it, and it stays. When it stops, its disk is kept, but what runs ends.",
     ]
-    subject = f"Notebook {words.name} will stop {words.time(at) if at else 'soon'}"
+    subject = f"Notebook {words.name} will stop {f'at {words.time(at)}' if at else 'soon'}"
     return subject, paragraphs, [words.price()], [*words.acting(), *words.life("Open it")]
 
 
@@ -379,7 +380,8 @@ def _silent(words: _Words) -> _Content:
     at = words.stops_at()
     paragraphs = [
         f'your notebook "{words.name}" is not heard of: {words.why()}.',
-        f"Unless it is heard of again, it will stop {words.at(at) if at else 'in some hours'}. Its disk is kept then. "
+        f"Unless it is heard of again, it will stop {f'at {words.at(at)}' if at else 'in some hours'}. "
+        "Its disk is kept then. "
         "Open it to see whether it still answers. If it does not, stop it and start it again.",
     ]
     return (
@@ -393,7 +395,7 @@ def _silent(words: _Words) -> _Content:
 def _limit_near(words: _Words) -> _Content:
     at = words.stops_at()
     paragraphs = [
-        f'your notebook "{words.name}" will stop {words.at(at) if at else "soon"}, used or not: {words.why()}.',
+        f'your notebook "{words.name}" will stop {f"at {words.at(at)}" if at else "soon"}, used or not: {words.why()}.',
         "When it stops, its disk is kept, but what runs ends. If that is too early, keep it longer.",
     ]
     subject = f"Notebook {words.name} reaches its limit {words.time(at) if at else 'soon'}"

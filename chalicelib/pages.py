@@ -65,6 +65,8 @@ _STEPS = {
     "configure_notebook": "Start the notebook",
 }
 _BUTTONS = {links.WAKE: "Wake it", links.STOP: "Stop it now"}
+# Of a link that may do one thing and not wake it.
+_BY_ITS_LINK = " Its own link, in the message that you got when it was ready, wakes it."
 _MOVING = frozenset({"requested", "launching", "starting", "stopping", "terminating"})
 
 
@@ -134,7 +136,8 @@ def ask(situation: Situation, action: str, form: Form) -> Page:
     if action not in fitting(situation):
         page = state(situation, {})
         verb = {links.WAKE: "wake", links.EXTEND: "keep longer", links.STOP: "stop"}[action]
-        return Page(page.title, (_paragraph(f"There is nothing to {verb} now."), *page.parts))
+        how = _BY_ITS_LINK if view.state == "stopped" and action != links.WAKE else ""
+        return Page(page.title, (_paragraph(f"There is nothing to {verb} now.{how}"), *page.parts))
     title = {
         links.WAKE: f"Wake {view.name}?",
         links.EXTEND: f"Keep {view.name} {situation.extend_hours} hours?",
@@ -248,7 +251,7 @@ def _stopped(say: _Say) -> tuple[str, list[str]]:
         tells = "The last try to wake it failed. " if view.error.of_start else ""
         parts.append(_paragraph(f"{tells}{view.error.message}", "error"))
     why = f": {view.stop.reason}." if view.stop and view.stop.reason else "."
-    when = f"It stopped {say.clock(view.stopped_at)}" if view.stopped_at else "It stopped"
+    when = f"It stopped at {say.clock(view.stopped_at)}" if view.stopped_at else "It stopped"
     parts.append(_paragraph(f"{when}{why} Everything on its disk is kept."))
     facts = [
         (name, text)

@@ -35,3 +35,9 @@ def extend(
             return held
         notebook = read_again(notebook, notebooks)
     raise Unavailable("The notebook's state keeps changing. Try again.")
+
+
+def kept(notebook: Notebook) -> str:
+    """Until when it is kept, by this request or by an earlier one that holds longer."""
+    until = times.from_text(notebook.hold_until)
+    return f"it is kept until {until:%Y-%m-%d %H:%M} UTC" if until else "it is kept no longer than before"

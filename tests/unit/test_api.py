@@ -489,6 +489,20 @@ class TestTheRest:
     def test_answers_are_not_to_be_cached(self, deployed: Stage, token: str) -> None:
         assert deployed.http("GET", "/notebooks", token).headers["Cache-Control"] == "no-store"
 
+    def test_what_is_put_in_the_place_of_an_id_is_not_logged(self, deployed: Stage, token: str) -> None:
+        """A token by mistake, or a link whose question mark was encoded."""
+        key = "nb-" + "0" * 20 + "?k=canary-link-key"
+        with logged() as log:
+            for path in (
+                f"/notebooks/{token}",
+                f"/notebooks/{key.replace('?', '%3F')}",
+                f"/n/{key.replace('?', '%3F')}",
+            ):
+                assert deployed.http("GET", path, token).status_code == 404
+        assert log.getvalue().count('"status":404') == 3
+        assert token.split(".")[2] not in log.getvalue()
+        assert "canary-link-key" not in log.getvalue()
+
     def test_log_lines_carry_the_id_and_no_secret(self, deployed: Stage, token: str) -> None:
         with logged() as log:
             notebook = request(deployed, token, password=CANARY)

@@ -236,6 +236,10 @@ class TestExtending:
         assert post(deployed, token, identifier, "extend", {"hours": 1}).json_body["hold_until"] == (
             "2026-11-22T22:05:00.000Z"
         )
+        assert {line["reason"] for line in ledger(deployed, token, identifier)} == {
+            "ada asked for 8 hours; it is kept until 2026-11-22 22:05 UTC",
+            "ada asked for 1 hours; it is kept until 2026-11-22 22:05 UTC",
+        }
         clock[0] = T0 + timedelta(hours=9)
         shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
         assert shown["hold_until"] is None, "it is over"

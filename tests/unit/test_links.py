@@ -200,7 +200,7 @@ class TestPages:
     def test_a_stopped_one_says_why_when_and_what_it_cost(self) -> None:
         stop = Stop("idle", "idle since 13:05 UTC", "sweep")
         text = pages.state(situation(stop=stop, stopped_at="2026-11-22T14:04:30Z"), ALL).html()
-        for part in ("It stopped 14:04 UTC: idle since 13:05 UTC.", "0.35 USD", "2.40 USD", "Wake it"):
+        for part in ("It stopped at 14:04 UTC: idle since 13:05 UTC.", "0.35 USD", "2.40 USD", "Wake it"):
             assert part in text
 
     def test_a_failed_start_says_why_and_offers_another(self) -> None:

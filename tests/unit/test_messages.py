@@ -110,7 +110,7 @@ def test_the_terminated_mail_says_what_it_cost() -> None:
 def test_the_stopped_mail_says_why_what_this_run_cost_and_what_the_disk_costs() -> None:
     message = compose("stopped", **STOPPED)
     text = flat(message)
-    assert "has stopped 14:04 UTC: idle since 13:05 UTC: no input since 13:05 UTC, kernel idle." in text
+    assert "has stopped at 14:04 UTC: idle since 13:05 UTC: no input since 13:05 UTC, kernel idle." in text
     assert "cost about 0.50 USD" in text, "ten hours, the run before is not this run"
     assert "30 GiB, kept for 2.40 USD a month" in text
     assert f"{API}/n/nb-0123456789abcdef0123?k=" in text
@@ -120,8 +120,8 @@ def test_the_stopped_mail_says_why_what_this_run_cost_and_what_the_disk_costs() 
 def test_a_warning_says_when_and_why_and_has_both_buttons() -> None:
     message = compose("warned", warned=WARNED)
     text = flat(message)
-    assert message.subject == "Notebook thesis will stop 14:15 UTC"
-    assert "will stop 14:15 UTC (in about 10 minutes) if nobody uses it: idle since 13:15 UTC: no input." in text
+    assert message.subject == "Notebook thesis will stop at 14:15 UTC"
+    assert "will stop at 14:15 UTC (in about 10 minutes) if nobody uses it: idle since 13:15 UTC: no input." in text
     assert [button.text for button in message.buttons] == ["Keep it 2 hours", "Stop it now", "Open it"]
     for action, button in zip((links.EXTEND, links.STOP), message.buttons, strict=False):
         found = re.fullmatch(rf"{API}/n/nb-0123456789abcdef0123/{action}\?t=(\S+)", button.url)
@@ -219,7 +219,7 @@ def test_disks_are_told_together_with_their_sum() -> None:
     message = messages.disks(OWNER, [notebook(**STOPPED), other], PRICES, "us-east-1", NOW)
     text = flat(message)
     assert message.subject == "2 stopped notebooks keep disks, which costs 10.40 USD a month"
-    assert "30 GiB, 2.40 USD a month, stopped 14:04 UTC; nod delete nb-0123456789abcdef0123" in text
+    assert "30 GiB, 2.40 USD a month, stopped at 14:04 UTC; nod delete nb-0123456789abcdef0123" in text
     assert "blue-fox" in text
     assert message.for_lambda()["id"] is None
     assert messages.blocks(json.loads(json.dumps(message.for_lambda())))[-1]["type"] == "section"
