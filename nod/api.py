@@ -37,6 +37,10 @@ READING = Patience(attempts=4, budget=45.0)
 WRITING = Patience(attempts=6, budget=90.0)
 # API Gateway ends a request after 29 s: a longer wait for an answer cannot help.
 _TIMEOUT = httpx.Timeout(connect=10.0, read=30.0, write=30.0, pool=10.0)
+_CHECK_ADDRESS = "Check the address (`--url`, `NOD_URL`)."
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE"})
+"""What OpenSSL calls an answer that is no TLS, depending on its version."""
+_LONGEST_LIST = 20_000
 _MOST_PAGES = 1000
 _PAGE = 50
 
@@ -192,7 +196,7 @@ class Api:
             else:
                 self._note_time(response)
                 if response.status_code != httpx.codes.TOO_MANY_REQUESTS and not response.is_server_error:
-                    return _read(response, repeated=maybe_done), attempt
+                    return _read(response, body or {}, repeated=maybe_done), attempt
                 failure = _trouble(response)
                 maybe_done |= response.is_server_error
                 asked = retry_after(response.headers.get("Retry-After"), self.server_now())
@@ -211,11 +215,16 @@ class Api:
             # Not a thing that passes, and trying again would offer the token again.
             raise UnreachableError(
                 f"The certificate of {self._url} cannot be verified: {clean(str(error))}",
-                hints=("Check the address. For an authority of your own set SSL_CERT_FILE.",),
+                hints=(_CHECK_ADDRESS, "For an authority of your own set SSL_CERT_FILE."),
                 code="certificate",
             ) from error
+        if any(isinstance(cause, ssl.SSLError) and cause.reason in _NO_TLS for cause in _causes(error)):
+            raise UnreachableError(
+                f"{self._url} speaks no https; perhaps it is http.", hints=(_CHECK_ADDRESS,), code="no_https"
+            ) from error
         reason = re.sub(r"\[Errno -?\d+\] ", "", clean(str(error))) or type(error).__name__
-        return UnreachableError(f"Cannot reach {self._url}: {reason}.")
+        hints = (_CHECK_ADDRESS,) if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout) else ()
+        return UnreachableError(f"Cannot reach {self._url}: {reason}.", hints=hints)
 
     def _note_time(self, response: httpx.Response) -> None:
         try:
@@ -266,18 +275,19 @@ def _path(notebook_id: str) -> str:
     return f"/notebooks/{quote(notebook_id, safe='')}"
 
 
-def _read(response: httpx.Response, *, repeated: bool) -> dict[str, object]:
+def _read(response: httpx.Response, sent: Document, *, repeated: bool) -> dict[str, object]:
     document = _json(response)
     if response.is_success:
         if document is None:
             raise BadAnswerError(
                 f"{response.request.url.host} answered {response.status_code} without JSON.",
-                hints=("Is this the address of the API? A proxy or a login page may have answered.",),
+                hints=(_CHECK_ADDRESS, "A proxy or a login page may have answered."),
             )
         return document
     refusal = _refusal(response, document)
     if isinstance(refusal, RefusedError):
         refusal.repeated = repeated
+        refusal.sent = sent
     raise refusal
 
 
@@ -286,18 +296,27 @@ def _refusal(response: httpx.Response, document: dict[str, object] | None) -> No
     if response.is_redirect or status < 400:
         return BadAnswerError(
             f"{response.request.url.host} answered {status}, a redirect, which is not followed.",
-            hints=("Give the API's own address.",),
+            hints=(_CHECK_ADDRESS,),
         )
     code = _word(document, "code")
-    # A 403 of the product (a type that this user may not have) names its code; one of the gateway does not.
-    if status == 401 or (status == 403 and code is None):
-        default = "The API does not know this token." if status == 401 else "The API forbids this."
+    if status == 401:
         hints = ("Check the token: option --token-file, NOD_TOKEN, the configuration file.",)
-        return NotAuthorizedError(_sentence(document, default), hints=hints if status == 401 else (), code=code)
+        return NotAuthorizedError("The API does not accept this token.", hints=hints, code=code)
+    # A 403 of the product (a type that this user may not have) names its code; one of the gateway does not, which
+    # answers so where the address has no stage or a wrong path.
+    if status == 403 and code is None:
+        return NotAuthorizedError(_sentence(document, "The API forbids this."), hints=(_CHECK_ADDRESS,))
+    if code in (None, "no_route"):
+        return BadAnswerError(
+            f"{response.request.url} is not an address of the API: it answered {status} {response.reason_phrase}.",
+            hints=(_CHECK_ADDRESS,),
+            code=code,
+        )
     return RefusedError(
         _sentence(document, f"The API answered {status} {response.reason_phrase}."),
         status=status,
         fields=_fields(document),
+        hints=("`nod list` shows them.",) if status == 404 else (),
         code=code,
     )
 
@@ -312,6 +331,7 @@ def _trouble(response: httpx.Response) -> UnreachableError:
     reason = _sentence(document, response.reason_phrase or "no reason")
     return UnreachableError(
         f"The API answers {response.status_code}: {reason}",
+        hints=(_CHECK_ADDRESS,) if document is None else (),
         code=_word(document, "code") or "server_error",
     )
 
@@ -340,6 +360,6 @@ def _fields(document: dict[str, object] | None) -> tuple[FieldError, ...]:
             allowed = entry.get("allowed")
             if isinstance(allowed, list):
                 allowed = ", ".join(str(value) for value in allowed)
-            bounds = clean(str(allowed)) if allowed not in (None, "") else None
+            bounds = clean(str(allowed), _LONGEST_LIST) if allowed not in (None, "") else None
             found.append(FieldError(field, message, bounds))
     return tuple(found)

@@ -43,7 +43,10 @@ token is not accepted; 4 --timeout passed; 130 Ctrl-C.
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code (see `nod.errors`). argparse exits by itself with 0 or 2."""
-    arguments = _parser().parse_args(argv)
+    arguments, stray = _parser().parse_known_args(argv)
+    if stray:
+        hint = f" (its name: --name {stray[0]})" if arguments.command == "request" and is_name(stray[0]) else ""
+        arguments.refuse(f"unrecognized arguments: {' '.join(stray)}{hint}")
     output = Output(as_json=arguments.json)
     try:
         with _sigterm_interrupts():
@@ -67,6 +70,8 @@ def _run(arguments: argparse.Namespace, output: Output) -> int:
         if not _is_text(value):
             raise UsageError(f"--{name.replace('_', '-')}: not text in this system's encoding.")
     _check_target(arguments)
+    if arguments.command == "extend":
+        _check_hours(arguments.hours)
     request = _request(arguments) if arguments.command == "request" else None
     password = _new_password(arguments) if arguments.command == "password" else None
     settings = config.load(
@@ -102,7 +107,7 @@ def _dispatch(arguments: argparse.Namespace, commands: Commands, life: Life) -> 
         case "start":
             code = life.start(arguments.id, wait=not arguments.no_wait, timeout=arguments.timeout)
         case "extend":
-            code = life.extend(arguments.id, arguments.hours)
+            code = life.extend(arguments.id, float(arguments.hours))
         case "link":
             code = life.link(arguments.id, new=arguments.new)
         case "open":
@@ -126,6 +131,13 @@ def _check_target(arguments: argparse.Namespace) -> None:
         f"{target!a} is not a notebook's id, which is nb- and 20 hex digits{name}.",
         hints=("`nod list` shows the ids.",),
     )
+
+
+def _check_hours(hours: str) -> None:
+    try:
+        _finite(hours)
+    except argparse.ArgumentTypeError as error:
+        raise UsageError(f"{error}: give the hours as a number, for example 1.5.") from error
 
 
 def _at_terminal() -> bool:
@@ -252,6 +264,7 @@ def _parser() -> argparse.ArgumentParser:
     def command(name: str, text: str) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
         _common(sub, top=False)
+        sub.set_defaults(refuse=sub.error)
         return sub
 
     def target(name: str, text: str) -> argparse.ArgumentParser:
@@ -265,10 +278,7 @@ def _parser() -> argparse.ArgumentParser:
     request.add_argument("--volume-gib", type=int, metavar="GIB", help="size of the disk (default: 30)")
     request.add_argument("--idle-minutes", type=int, metavar="N", help="stop after so long without activity")
     request.add_argument("--max-hours", type=int, metavar="N", help="stop after so long in any case")
-    secret = request.add_mutually_exclusive_group()
-    secret.add_argument("--password-stdin", action="store_true", help="choose the password: read from stdin")
-    secret.add_argument("--password-hash", metavar="HASH", help="choose it by its hash: argon2:$argon2id$…")
-    _refuse(secret, "--password", "Use --password-stdin.")
+    _chosen_password(request)
     request.add_argument(
         "--notify",
         action="extend",
@@ -293,14 +303,10 @@ def _parser() -> argparse.ArgumentParser:
     _timeout(start)
 
     extend = target("extend", "Keep a notebook from stopping by itself.")
-    extend.add_argument("hours", type=_finite, metavar="HOURS", help="from now; 0.25 is the least")
+    extend.add_argument("hours", metavar="HOURS", help="from now; 0.25 is the least")
 
     password = target("password", "Set another password: the one that you type, or one that is made.")
-    choice = password.add_mutually_exclusive_group()
-    choice.add_argument("--generate", action="store_true", help="make one, ask for none")
-    choice.add_argument("--password-stdin", action="store_true", help="choose it: read from stdin")
-    choice.add_argument("--password-hash", metavar="HASH", help="choose it by its hash: argon2:$argon2id$…")
-    _refuse(choice, "--password", "Use --password-stdin.")
+    _chosen_password(password).add_argument("--generate", action="store_true", help="make one, ask for none")
 
     link = target("link", "Print the link that holds while the notebook lives: it opens the notebook or wakes it.")
     link.add_argument("--new", action="store_true", help="make another one; the link before it ends")
@@ -334,6 +340,15 @@ def _common(parser: argparse.ArgumentParser, *, top: bool) -> None:
     )
     parser.add_argument("--json", action="store_true", default=default(False), help="JSON on stdout")
     _refuse(parser, "--token", "Use --token-file, NOD_TOKEN or the configuration file.")
+
+
+def _chosen_password(parser: argparse.ArgumentParser) -> argparse._ActionsContainer:
+    """Options of which one at most may be given."""
+    choice = parser.add_mutually_exclusive_group()
+    choice.add_argument("--password-stdin", action="store_true", help="choose the password: read from stdin")
+    choice.add_argument("--password-hash", metavar="HASH", help="choose it by its hash: argon2:$argon2id$…")
+    _refuse(choice, "--password", "Use --password-stdin.")
+    return choice
 
 
 def _refuse(parser: argparse._ActionsContainer, option: str, instead: str) -> None:

@@ -17,7 +17,7 @@ from nod.errors import (
     UsageError,
 )
 from nod.model import Notebook, warnings_of
-from nod.output import Output
+from nod.output import LABEL, Output
 from nod.progress import Display, JsonLines, choose
 from nod.text import clean
 from nod.verdict import check
@@ -140,13 +140,21 @@ class Commands:
                 )
             notebook = Notebook.from_json(self._api.notebook(notebook_id))
             confirm = notebook.name or notebook.id
-            if not yes and ask is not None and not self._confirmed(notebook, confirm, ask):
+            gone = notebook.state == "terminated"
+            if not (yes or gone) and ask is not None and not self._confirmed(notebook, confirm, ask):
                 raise OperationFailedError("That is not its name. Nothing was deleted.", code="not_confirmed")
-        document = self._api.delete(notebook_id, confirm)
+        try:
+            document = self._api.delete(notebook_id, confirm)
+        except RefusedError as error:
+            error.message = error.message.replace("?confirm=", "--confirm ")
+            raise
+        notebook = Notebook.from_json(document)
         if self._output.as_json:
             self._output.document(document)
+        elif notebook.state == "terminated":
+            self._output.head(f"{notebook.title} is deleted already")
         else:
-            self._output.head(f"{clean(confirm)} is being deleted")
+            self._output.head(f"{notebook.title} is being deleted")
             self._output.row("Follow it", f"nod show {notebook_id} --watch")
         return 0
 
@@ -192,7 +200,10 @@ class Commands:
 
 
 def _how_to_go_on(notebook: Notebook) -> tuple[str, ...]:
-    return (f"Follow it:  nod show {notebook.id} --watch", f"Delete it:  nod delete {notebook.id}")
+    return (
+        f"{'Follow it':<{LABEL}}nod show {notebook.id} --watch",
+        f"{'Delete it':<{LABEL}}nod delete {notebook.id}",
+    )
 
 
 def _password_lines(accepted: Accepted, request: Request) -> tuple[str, ...]:

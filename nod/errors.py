@@ -15,6 +15,7 @@ NodError
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -93,6 +94,8 @@ class RefusedError(NodError):
         super().__init__(message, hints=hints, code=code)
         self.status = status
         self.fields = fields
+        self.sent: Mapping[str, object] = {}
+        """The request's body. It can hold a password: never printed as a whole."""
         self.repeated = False
         """An earlier try of the same request may have been carried out; this answer may be the echo of that."""
 

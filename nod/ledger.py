@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import TypeGuard
 
-from rich.table import Table
 from rich.text import Text
 
 from nod import text
@@ -19,22 +18,21 @@ _HIDDEN = frozenset({"boot_id", "beat"})
 _DEEPEST = 3
 
 
-def table(output: Output, events: Sequence[Event]) -> None:
-    """The events, in the order given."""
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in ("AT", "ACTION", "BY", "WHY", "STOPS", "SIGNALS"):
-        grid.add_column(heading, no_wrap=heading in ("AT", "ACTION"), overflow="fold")
+def blocks(output: Output, events: Sequence[Event]) -> None:
+    """The events, in the order given; each a line that says what and when, and sentences under it."""
     for event in events:
+        head = Text(text.local(event.at) if event.at else "-")
+        head.append(f"  {event.action}", style=_STYLES.get(event.action, ""))
+        if event.by:
+            head.append(f"  by {event.by}")
+        if event.stops_at:
+            head.append(f"  stops {text.local(event.stops_at)}")
+        output.console.print(head, soft_wrap=True)
         why = event.reason or event.code or "-"
-        grid.add_row(
-            Text(text.local(event.at) if event.at else "-"),
-            Text(event.action, style=_STYLES.get(event.action, "")),
-            Text(event.by or "-"),
-            Text(f"{why} ({event.code})" if event.code and event.reason else why),
-            Text(text.local(event.stops_at) if event.stops_at else "-"),
-            Text(signals(event.signals) or "-", style="dim"),
-        )
-    output.console.print(grid)
+        output.note("Why", f"{why} ({event.code})" if event.code and event.reason else why)
+        found = signals(event.signals)
+        if found:
+            output.note("Signals", found)
 
 
 def signals(found: Mapping[str, object]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from urllib.parse import urlsplit
 
 from nod import ledger, passwords, show
@@ -13,7 +14,7 @@ from nod.config import is_loopback
 from nod.errors import BadAnswerError, NodError, OperationFailedError, RefusedError, UnreachableError
 from nod.model import Event, Notebook
 from nod.names import find, is_id
-from nod.output import Output
+from nod.output import LABEL, Output
 from nod.progress import choose
 from nod.verdict import check
 from nod.wait import Wait
@@ -67,7 +68,7 @@ class Life:
             return 0
         done = notebook.state == "stopped"
         self._output.head(f"{notebook.title} is {'stopped' if done else 'being stopped'}")
-        self._output.note("", "What is on its disk stays, and the disk costs until the notebook is deleted.")
+        self._output.note("Disk", "What is on it stays, and it costs until the notebook is deleted.")
         if not done:
             self._output.row("Follow it", f"nod show {notebook.id} --watch")
         self._output.row("Start it", f"nod start {notebook.id}")
@@ -84,7 +85,7 @@ class Life:
         document = self._api.start(self.resolve(target))
         waiting = Wait(self._api, self._clock, choose(self._output, self._clock), timeout=timeout)
         notebook = waiting.begin(document)
-        follow = f"Follow it:  nod show {notebook.id} --watch"
+        follow = f"{'Follow it':<{LABEL}}nod show {notebook.id} --watch"
         if not wait:
             self._show(waiting)
             self._output.say(f"  {follow}")
@@ -113,6 +114,9 @@ class Life:
         now = self._api.server_now()
         self._output.head(f"{notebook.title} is kept")
         self._output.note("Held", show.held(notebook, now) or "not known")
+        # A minute for the way there and for rounding.
+        if notebook.hold_until is not None and notebook.hold_until > now + timedelta(hours=hours, minutes=1):
+            self._output.note("", "An earlier extension holds longer than what you asked for, and stays.")
         self._output.note("Stops", show.stops(notebook, now))
         return 0
 
@@ -193,7 +197,7 @@ class Life:
         if self._output.as_json:
             self._output.document({"events": documents})
         elif documents:
-            ledger.table(self._output, [Event.from_json(document) for document in documents])
+            ledger.blocks(self._output, [Event.from_json(document) for document in documents])
         else:
             self._output.say("Nothing has been decided yet.")
         if more:

@@ -13,9 +13,11 @@ from typing import IO
 from rich.console import Console
 from rich.text import Text
 
+from nod import refusal
 from nod.errors import NodError, RefusedError
 
-_LABEL = 13
+LABEL = 13
+"""Width of a label."""
 _NO_WIDTH = 10_000
 
 
@@ -48,13 +50,13 @@ class Output:
 
     def row(self, label: str, value: str, style: str = "") -> None:
         """A labelled value on one line: never wrapped by us, so that it can be copied."""
-        line = Text(f"  {label:<{_LABEL}}", style="dim").append(value, style=style or "not dim")
+        line = Text(f"  {label:<{LABEL}}", style="dim").append(value, style=style or "not dim")
         self.console.print(line, soft_wrap=True)
 
     def note(self, label: str, text: str) -> None:
         """A labelled sentence, wrapped under itself; an empty label continues the row above."""
-        width = self.console.width - _LABEL - 3
-        for number, line in enumerate(textwrap.wrap(text, max(width, 30)) or [""]):
+        width = self.console.width - LABEL - 3
+        for number, line in enumerate(_wrapped(text, max(width, 30))):
             self.row("" if number else label, line)
 
     def gap(self) -> None:
@@ -68,11 +70,10 @@ class Output:
             error: what went wrong.
             told: stdout has its document already.
         """
-        self.say(f"nod: {error.message}", "red")
-        fields = error.fields if isinstance(error, RefusedError) else ()
-        for field in fields:
-            allowed = f" Allowed: {field.allowed}" if field.allowed else ""
-            self.say(f"  {field.field}: {field.message}{allowed}")
+        first, *more = refusal.lines(error) if isinstance(error, RefusedError) else (error.message,)
+        self.say(f"nod: {first}", "red")
+        for line in more:
+            self.say(f"     {line}", "red")
         if isinstance(error, RefusedError) and error.code != error.default_code:
             self.say(f"  ({error.status} {error.code})", "dim")
         for hint in error.hints:
@@ -91,6 +92,11 @@ def can_show(console: Console, text: str) -> bool:
     except (LookupError, UnicodeEncodeError):
         return False
     return True
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    # Times and ids stay whole, to be read and copied.
+    return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
 def _console(stream: IO[str]) -> Console:

@@ -75,16 +75,16 @@ def step_lines(output: Output, notebook: Notebook, now: datetime) -> None:
 
 
 def table(output: Output, notebooks: Sequence[Notebook], now: datetime) -> None:
-    """All notebooks, one a line. On a narrow terminal the links are left to `nod show`."""
+    """All notebooks, one a line. On a narrow terminal the addresses are left to `nod show`."""
     if not notebooks:
         output.say("No notebooks. `nod request` makes one.")
         return
     console = output.console
     more, links = console.width >= _MEDIUM, console.width >= _WIDE
-    columns = _COLUMNS + (("ACTIVE", "PRICE/H", "AGE") if more else ()) + (("LINK",) if links else ())
+    columns = _COLUMNS + (("ACTIVE", "PRICE/H", "AGE") if more else ()) + (("ADDRESS",) if links else ())
     grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
     for heading in columns:
-        # Nothing is cut: an id or a link is there to be copied.
+        # Nothing is cut: an id or an address is there to be copied.
         grid.add_column(heading, no_wrap=heading not in ("NAME", "STOPS"), overflow="fold")
     for notebook in notebooks:
         cells = [

@@ -12,14 +12,14 @@ MOST_CHARACTERS = 2000
 _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
-def clean(value: str) -> str:
+def clean(value: str, most: int = MOST_CHARACTERS) -> str:
     """`value` in one line, without what can steer a terminal.
 
     Dropped are control characters (escape sequences lose their ESC and show as plain text), format characters
     (they can turn the direction of text, so that it reads as something else) and lone surrogates (no encoding
     can write them). White space of any kind becomes a blank.
     """
-    cut = value[:MOST_CHARACTERS] + ("…" if len(value) > MOST_CHARACTERS else "")
+    cut = value[:most] + ("…" if len(value) > most else "")
     blanks = "".join(" " if c.isspace() else c for c in cut)
     return "".join(c for c in blanks if unicodedata.category(c) not in _UNSAFE)
 

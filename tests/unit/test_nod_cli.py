@@ -32,7 +32,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from nod import cli
+from nod import cli, refusal
 from nod.clock import Clock
 
 ROOT = Path(__file__).parents[2]
@@ -42,6 +42,8 @@ PASSWORD = "kumo-tave-riso-lupe-nami"
 FINGERPRINT = ":".join(f"{n:02X}" for n in range(32))
 STEPS = ("create_instance", "start_instance", "prepare_instance", "install_anaconda", "configure_tls",
          "start_monitor", "configure_notebook")  # fmt: skip
+
+CHECK_ADDRESS = "  Check the address (`--url`, `NOD_URL`)."
 
 Document = dict[str, Any]
 
@@ -432,8 +434,7 @@ class TestRequest:
         assert result.code == 1
         assert len(server.calls) == 1
         assert result.err.splitlines() == [
-            "nod: One field is not valid.",
-            "  volume_gib: too small. Allowed: 16 to 16384",
+            "nod: --volume-gib: too small. Allowed: 16 to 16384",
             "  (422 invalid_fields)",
         ]
         assert nod("request", "--json").json() == {
@@ -445,6 +446,34 @@ class TestRequest:
                 "fields": [{"field": "volume_gib", "message": "too small.", "allowed": "16 to 16384"}],
             }
         }
+
+    def test_all_fields_are_named_as_they_were_typed(self, server: Server, nod: Nod) -> None:
+        errors = [
+            {"field": "idle_minutes", "message": "It is out of bounds.", "allowed": "5 to 1440"},
+            {"field": "notify[1]", "message": "It does not have the right form.", "allowed": "email or slack:NAME"},
+        ]
+        detail = "idle_minutes: It is out of bounds. Allowed: 5 to 1440. And 1 more."
+        server.play(problem(422, "invalid_fields", detail, errors=errors))
+        assert nod("request").err.splitlines() == [
+            "nod: --idle-minutes: It is out of bounds. Allowed: 5 to 1440",
+            "     --notify (notify[1]): It does not have the right form. Allowed: email or slack:NAME",
+            "  (422 invalid_fields)",
+        ]
+
+    def test_of_many_allowed_types_the_closest_are_shown(self, server: Server, nod: Nod) -> None:
+        types = [f"{family}{n}.{size}" for family in "abcdmrt" for n in range(20) for size in ("medium", "large")]
+        errors = [{"field": "instance_type", "message": "Not one of those known.", "allowed": ", ".join(types)}]
+        server.play(problem(422, "invalid_fields", "instance_type: Not known.", errors=errors))
+        line = nod("request", "--type", "m7.larg").err.splitlines()[0]
+        shown, rest = line.removeprefix("nod: --type: Not one of those known. Allowed: ").split(" and ")
+        found = shown.split(", ")
+        assert found[0] == "m7.large"
+        assert "t3.medium" in found
+        assert len(found) == 8
+        assert set(found) <= set(types)
+        assert rest == f"{len(types) - 8} more; the same command with --json lists all."
+        fields = nod("request", "--type", "m7.larg", "--json").json()["error"]["fields"]
+        assert fields[0]["allowed"] == ", ".join(types)
 
     def test_a_forbidden_type_is_a_refusal_and_not_a_bad_token(self, server: Server, nod: Nod) -> None:
         server.play(problem(403, "not_allowed", "p3.2xlarge is not for you."))
@@ -505,6 +534,7 @@ class TestRetry:
             result = nod("request", "--url", f"http://127.0.0.1:{closed.getsockname()[1]}")
         assert result.code == 3
         assert "Connection refused" in result.err
+        assert CHECK_ADDRESS in result.err
         assert "--idempotency-key" not in result.err
 
     def test_a_lost_connection_is_borne_while_waiting(self, server: Server, nod: Nod) -> None:
@@ -528,6 +558,34 @@ class TestRetry:
         assert result.code == 3
         assert len(server.calls) == 2
         assert PASSWORD in result.out
+        assert result.err.count("The API does not accept this token.") == 1
+        assert "--token-file, NOD_TOKEN, the configuration file" in result.err
+
+    def test_http_behind_an_https_address_is_said_at_once(self, server: Server, nod: Nod) -> None:
+        result = nod("list", "--url", server.url.replace("http", "https"))
+        assert result.code == 3
+        assert result.err.splitlines() == [
+            f"nod: {server.url.replace('http', 'https')} speaks no https; perhaps it is http.",
+            CHECK_ADDRESS,
+        ]
+        assert result.slept == []
+
+    @pytest.mark.parametrize(
+        "answer",
+        [
+            Answer(404, b"<html>Not here</html>"),
+            Answer(404, {"message": "Not Found"}),
+            Answer(403, {"message": "Missing Authentication Token"}),
+            Answer(501, b"<html>Unsupported method</html>"),
+            Answer(302, {}, {"Location": "https://example.org"}),
+            problem(403, "no_route", "There is no such path or method here."),
+        ],
+    )
+    def test_what_a_wrong_address_answers_leads_to_the_address(self, server: Server, nod: Nod, answer: Answer) -> None:
+        server.play(answer)
+        result = nod("list")
+        assert result.code == 3
+        assert result.err.splitlines()[-1] == CHECK_ADDRESS
 
     def test_an_untrusted_certificate_is_refused_at_once(self, server: Server, nod: Nod, tmp_path: Path) -> None:
         tls(server, tmp_path)
@@ -597,6 +655,12 @@ def tls(server: Server, folder: Path) -> Path:
 
 
 class TestListAndShow:
+    def test_an_unknown_id_leads_to_the_list(self, server: Server, nod: Nod) -> None:
+        server.play(problem(404, "not_found", "There is no such notebook."))
+        result = nod("show", ID)
+        assert result.code == 1
+        assert "`nod list` shows them." in result.err
+
     def test_all_pages(self, server: Server, nod: Nod) -> None:
         server.play(
             Answer(200, {"notebooks": [notebook("ready")], "next": "a b&c"}),
@@ -606,7 +670,7 @@ class TestListAndShow:
         assert server.calls[1].query == {"next": ["a b&c"]}
         head, first, second = result.out.splitlines()
         assert head.split() == [
-            "NAME", "ID", "STATE", "TYPE", "STOPS", "SO", "FAR", "ACTIVE", "PRICE/H", "AGE", "LINK",
+            "NAME", "ID", "STATE", "TYPE", "STOPS", "SO", "FAR", "ACTIVE", "PRICE/H", "AGE", "ADDRESS",
         ]  # fmt: skip
         assert first.split()[:4] == ["thesis", ID, "ready", "t3.medium"]
         assert first.rstrip().endswith("https://ec2-203-0-113-25.us-east-1.compute.amazonaws.com:8888")
@@ -754,6 +818,7 @@ class TestStopAndStart:
         assert "thesis is being stopped" in result.out
         assert f"nod show {ID} --watch" in result.out
         assert f"nod start {ID}" in result.out
+        assert all(re.match(r"  [A-Z]", line) for line in result.out.splitlines()[1:])
         assert nod("stop", ID, "--json").json()["state"] == "stopping"
 
     def test_stop_of_a_stopped_one_is_refused_in_the_apis_words(self, server: Server, nod: Nod) -> None:
@@ -761,6 +826,10 @@ class TestStopAndStart:
         result = nod("stop", ID)
         assert result.code == 1
         assert result.err.splitlines() == ["nod: It is stopped already.", "  (409 wrong_state)"]
+        errors = [{"field": "state", "message": "It is stopped.", "allowed": "ready"}]
+        server.play(problem(409, "wrong_state", "It is stopped already.", errors=errors))
+        assert nod("stop", ID).err == result.err
+        server.calls.pop()
         assert len(server.calls) == 1
 
     def test_a_start_is_followed_until_the_link(self, server: Server, nod: Nod) -> None:
@@ -897,6 +966,18 @@ class TestExtend:
         assert re.search(r"Held         until .* \(in 2 h\)\n", result.out)
         assert nod("extend", ID, "2", "--json").json()["hold_until"] == kept
 
+    def test_an_earlier_longer_hold_is_said_to_stay(self, server: Server, nod: Nod) -> None:
+        kept = moment(hours=5)
+        server.play(Answer(202, notebook("ready", hold_until=kept, stops_at=kept)))
+        assert "An earlier extension holds longer" in nod("extend", ID, "2").out
+        assert "An earlier extension" not in nod("extend", ID, "5").out
+
+    @pytest.mark.parametrize("hours", ["3h", "1,5", "nan"])
+    def test_hours_that_are_no_number_get_an_example(self, server: Server, nod: Nod, hours: str) -> None:
+        result = nod("extend", ID, hours)
+        assert (result.code, server.calls) == (2, [])
+        assert result.err == f"nod: '{hours}' is not a number: give the hours as a number, for example 1.5.\n"
+
     @pytest.mark.parametrize("hours", ["-1", "0", "1000000"])
     def test_the_bounds_are_the_apis(self, server: Server, nod: Nod, hours: str) -> None:
         errors = [{"field": "hours", "message": "It is out of bounds.", "allowed": "0.25 to 24"}]
@@ -904,7 +985,7 @@ class TestExtend:
         result = nod("extend", ID, hours)
         assert result.code == 1
         assert server.calls[0].json() == {"hours": float(hours)}
-        assert "hours: It is out of bounds. Allowed: 0.25 to 24" in result.err
+        assert "HOURS: It is out of bounds. Allowed: 0.25 to 24" in result.err
 
 
 class TestPassword:
@@ -1060,11 +1141,11 @@ class TestEvents:
         result = nod("events", ID)
         assert result.code == 0
         assert server.paths() == [f"GET /notebooks/{ID}/events"]
-        head, first, second = result.out.splitlines()
-        assert head.split() == ["AT", "ACTION", "BY", "WHY", "STOPS", "SIGNALS"]
-        assert re.match(r"2026-01-0\d \d\d:05  warn +sweep +idle since 13:05 \(idle\) +2026-01-0\d \d\d:15 ", first)
-        assert "kernel now; input 1 h 2 min ago; not known: gpu; kernels 1 busy" in first
-        assert re.match(r"2026-01-0\d \d\d:00  keep +sweep +a kernel is busy, number 0 \(active\) +- ", second)
+        first, why, signals, second, *_ = result.out.splitlines()
+        assert re.fullmatch(r"2026-01-0\d \d\d:05  warn  by sweep  stops 2026-01-0\d \d\d:15", first)
+        assert why == "  Why          idle since 13:05 (idle)"
+        assert signals == "  Signals      kernel now; input 1 h 2 min ago; not known: gpu; kernels 1 busy"
+        assert re.fullmatch(r"2026-01-0\d \d\d:00  keep  by sweep", second)
 
     def test_the_newest_of_many_pages(self, server: Server, nod: Nod) -> None:
         pages = [Answer(200, {"events": [event(n) for n in range(50)], "next": f"page {n}"}) for n in range(3)]
@@ -1074,7 +1155,7 @@ class TestEvents:
             {"limit": ["50"]},
             {"limit": ["20"], "next": ["page 0"]},
         ]
-        assert len(result.out.splitlines()) == 1 + 70
+        assert result.out.count("  keep  by sweep\n") == 70
         assert f"nod events {ID} --limit 700" in result.err
         server.play(*pages[:1])
         assert len(nod("events", ID, "--json").json()["events"]) == 50
@@ -1123,6 +1204,20 @@ class TestDelete:
         assert server.calls[0].query == {"confirm": ["thesus & co"]}
         assert "30 GiB" in result.err
 
+    def test_a_wrong_name_is_answered_with_the_option(self, server: Server, nod: Nod) -> None:
+        errors = [{"field": "confirm", "message": "It is not the notebook's name.", "allowed": "demo"}]
+        detail = "It has a disk of 30 GiB. To go on, repeat with ?confirm=demo."
+        server.play(problem(409, "confirmation_needed", detail, errors=errors))
+        assert nod("delete", ID, "--confirm", "wrong").err.splitlines() == [
+            "nod: It has a disk of 30 GiB. To go on, repeat with --confirm demo.",
+            "  (409 confirmation_needed)",
+        ]
+
+    def test_what_is_deleted_is_said_to_be(self, server: Server, nod: Nod) -> None:
+        server.play(Answer(200, notebook("terminated")))
+        result = nod("delete", ID, "--confirm", "x")
+        assert (result.code, result.out) == (0, "thesis is deleted already\n")
+
     def test_without_a_terminal_it_wants_a_confirmation(
         self, server: Server, nod: Nod, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     ) -> None:
@@ -1140,6 +1235,16 @@ class TestDelete:
 
 
 class TestOptions:
+    def test_refusals_name_options_that_there_are(self, nod: Nod) -> None:
+        usage = "".join(nod(command, "--help").out for command in ("request", "extend", "events"))
+        assert all(f"{option} " in usage for option in refusal.OPTIONS.values())
+
+    def test_a_name_without_its_option_is_told_the_option(self, server: Server, nod: Nod) -> None:
+        result = nod("request", "thesis", "--type", "t3.medium")
+        assert (result.code, server.calls) == (2, [])
+        assert result.err.startswith("usage: nod request ")
+        assert result.err.endswith("unrecognized arguments: thesis (its name: --name thesis)\n")
+
     def test_version(self, nod: Nod) -> None:
         assert nod("--version").out == "nod 0.1.0\n"
 

@@ -345,6 +345,17 @@ class TestLedger:
         words = ledger.signals(found)
         assert not any(unicodedata.category(c) in {"Cc", "Cf", "Cs", "Zl", "Zp"} for c in words)
 
+    def test_a_narrow_terminal_breaks_no_word_and_no_time(self) -> None:
+        output = Output(as_json=False, stdout=io.StringIO())
+        output.console.width = 80
+        why = "no input since 2026-01-02T11:05Z and no kernel worked; " * 4
+        event = {"at": "2026-01-02T12:00:00Z", "action": "stop", "by": "sweep", "reason": why, "signals": {"cpu": 1}}
+        ledger.blocks(output, [Event.from_json(event)])
+        lines = output.console.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        assert max(map(len, lines)) <= 80
+        assert lines == [line.rstrip() for line in lines]
+        assert " ".join(" ".join(lines).split()) == f"{text.local(NOW)} stop by sweep Why {why}Signals cpu 1"
+
     @given(JSON | st.fixed_dictionaries({"action": JSON}, optional=dict.fromkeys(("at", "stops_at", "signals"), JSON)))
     def test_any_json_is_an_event_or_a_bad_answer(self, document: object) -> None:
         try:
@@ -352,7 +363,7 @@ class TestLedger:
         except BadAnswerError:
             return
         stream = io.StringIO()
-        ledger.table(Output(as_json=False, stdout=stream), [event])
+        ledger.blocks(Output(as_json=False, stdout=stream), [event])
         assert "\x1b" not in stream.getvalue()
 
     @pytest.mark.parametrize("at", ["2026-01-02T12:00:00.123Z", "2026-01-02T12:00:00.123Z#0af3"])
