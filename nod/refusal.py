@@ -7,16 +7,13 @@ import difflib
 from nod.errors import FieldError, RefusedError
 
 OPTIONS = {
-    "name": "--name",
+    **{
+        name: f"--{name.replace('_', '-')}"
+        for name in ("name", "volume_gib", "idle_minutes", "max_hours", "password_hash", "notify", "limit")
+    },
     "instance_type": "--type",
-    "volume_gib": "--volume-gib",
-    "idle_minutes": "--idle-minutes",
-    "max_hours": "--max-hours",
-    "password_hash": "--password-hash",
-    "notify": "--notify",
     "Idempotency-Key": "--idempotency-key",
     "hours": "HOURS",
-    "limit": "--limit",
 }
 """The API's field → what was typed for it."""
 
