@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from threading import Lock
@@ -197,15 +197,18 @@ class TestReplay:
         def post(_: int) -> Any:
             return launching(deployed).request({"name": "a"}, "k", ada, api_url=None, now=datetime.now(UTC))
 
-        # DynamoDB's transactions are atomic; moto's are not, under threads.
+        # DynamoDB's writes are atomic; moto's are not, under threads: a transaction copies rows that others change.
         dynamodb, lock = deployed.app.clients.get("dynamodb"), Lock()
-        write = dynamodb.transact_write_items
 
-        def atomically(**arguments: Any) -> Any:
-            with lock:
-                return write(**arguments)
+        def atomically(write: Callable[..., Any]) -> Callable[..., Any]:
+            def written(**arguments: Any) -> Any:
+                with lock:
+                    return write(**arguments)
 
-        dynamodb.transact_write_items = atomically
+            return written
+
+        for name in ("transact_write_items", "update_item", "put_item", "delete_item"):
+            setattr(dynamodb, name, atomically(getattr(dynamodb, name)))
         with ThreadPoolExecutor(20) as pool:
             answers = list(pool.map(post, range(40)))
         assert len({answer.id for answer in answers}) == 1
