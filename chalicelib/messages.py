@@ -235,8 +235,8 @@ class _Words:
         return self._words.time(moment)
 
     def at(self, moment: datetime) -> str:
-        """`14:35 UTC (in about 10 minutes)`."""
-        return f"{self._words.time(moment)} ({ahead(moment - self.now)})"
+        """`at 14:35 UTC (in about 10 minutes)`."""
+        return f"at {self._words.time(moment)} ({ahead(moment - self.now)})"
 
     def stops_at(self) -> datetime | None:
         """The stop that was warned of, or what is known of it."""
@@ -368,8 +368,7 @@ def _stopped(words: _Words) -> _Content:
 def _warned(words: _Words) -> _Content:
     at = words.stops_at()
     paragraphs = [
-        f'your notebook "{words.name}" will stop {f"at {words.at(at)}" if at else "soon"} if nobody uses it: '
-        f"{words.why()}.",
+        f'your notebook "{words.name}" will stop {words.at(at) if at else "soon"} if nobody uses it: {words.why()}.',
         "Use it, and it stays. When it stops, its disk is kept, but what runs ends.",
     ]
     subject = f"Notebook {words.name} will stop {f'at {words.time(at)}' if at else 'soon'}"
@@ -380,8 +379,7 @@ def _silent(words: _Words) -> _Content:
     at = words.stops_at()
     paragraphs = [
         f'your notebook "{words.name}" is not heard of: {words.why()}.',
-        f"Unless it is heard of again, it will stop {f'at {words.at(at)}' if at else 'in some hours'}. "
-        "Its disk is kept then. "
+        f"Unless it is heard of again, it will stop {words.at(at) if at else 'in some hours'}. Its disk is kept then. "
         "Open it to see whether it still answers. If it does not, stop it and start it again.",
     ]
     return (
@@ -395,7 +393,7 @@ def _silent(words: _Words) -> _Content:
 def _limit_near(words: _Words) -> _Content:
     at = words.stops_at()
     paragraphs = [
-        f'your notebook "{words.name}" will stop {f"at {words.at(at)}" if at else "soon"}, used or not: {words.why()}.',
+        f'your notebook "{words.name}" will stop {words.at(at) if at else "soon"}, used or not: {words.why()}.',
         "When it stops, its disk is kept, but what runs ends. If that is too early, keep it longer.",
     ]
     subject = f"Notebook {words.name} reaches its limit {words.time(at) if at else 'soon'}"

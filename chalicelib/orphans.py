@@ -23,7 +23,8 @@ _BEGINNING = ("requested", "launching")
 
 @dataclass(frozen=True)
 class Resource:
-    """A resource that bears the deployment's tag. `notebook`, `owner`: its other tags. `running`: costs by the hour."""
+    """A resource that bears the deployment's tag. `notebook`, `owner`: its other tags. `running`: costs by the hour.
+    `kept`: it is told of and not removed, whoever was told (see `is_kept`)."""
 
     kind: str
     id: str
@@ -31,15 +32,17 @@ class Resource:
     owner: str | None
     created_at: datetime | None
     running: bool = False
+    kept: bool = False
 
     @property
     def holds_data(self) -> bool:
         """Whether somebody's work goes with it: of an instance its disk does."""
         return self.kind in (INSTANCE, VOLUME)
 
-    def key(self, kept: bool) -> str:
+    @property
+    def key(self) -> str:
         """Of its row in the table `sweeps`: what was told of a disk while it was kept is no notice of its removal."""
-        return f"{'kept' if kept else 'orphan'}#{self.id}"
+        return f"{'kept' if self.kept else 'orphan'}#{self.id}"
 
 
 @dataclass(frozen=True)
@@ -122,32 +125,30 @@ def seen(known: Known | None, now: datetime, rules: Rules) -> Known:
     return replace(known, seen_at=max(now, known.seen_at))
 
 
-def decide(resource: Resource, known: Known, rules: Rules, now: datetime, *, kept: bool = False) -> str:
-    """What to do now: NOTE or WAIT (nothing), TELL, STOP, REMOVE, or KEEP: nobody knows of what may hold data.
-
-    `kept`: it is not removed, whoever was told.
-    """
+def decide(resource: Resource, known: Known, rules: Rules, now: datetime) -> str:
+    """What to do now: NOTE or WAIT (nothing), TELL, STOP, REMOVE, or KEEP: nobody knows of what may hold data."""
     grace = rules.minutes(rules.grace)
     if now - known.first_seen_at < grace or (resource.created_at is not None and now - resource.created_at < grace):
         return NOTE
     if known.told_at is None:
         return TELL
     told_at = known.owner_told_at if resource.holds_data else known.told_at
-    if told_at is not None and not kept and now - told_at >= rules.minutes(rules.removal):
+    if told_at is not None and not resource.kept and now - told_at >= rules.minutes(rules.removal):
         return REMOVE
     if resource.running and now - known.told_at >= grace:
         return STOP
     return KEEP if told_at is None else WAIT
 
 
-def plan(resource: Resource, rules: Rules, now: datetime, *, kept: bool = False) -> str:
+def plan(resource: Resource, rules: Rules, now: datetime) -> str:
     """What will happen after it was told at `now`, in a sentence."""
-    if kept:
+    if resource.kept:
         return "It is what is left of a notebook that failed, and is kept for as long as that notebook is listed."
     words = {INSTANCE: "terminated, and its disk deleted", ADDRESS: "released"}.get(resource.kind, "deleted")
-    removal = f"{now + rules.minutes(rules.removal):%Y-%m-%d %H:%M} UTC"
+    removal = times.to_minute(now + rules.minutes(rules.removal))
     if resource.running:
-        return f"It will be stopped at {now + rules.minutes(rules.grace):%Y-%m-%d %H:%M} UTC, and {words} at {removal}."
+        stop = times.to_minute(now + rules.minutes(rules.grace))
+        return f"It will be stopped at {stop}, and {words} at {removal}."
     return f"It will be {words} at {removal}."
 
 

@@ -12,6 +12,11 @@ def to_text(moment: datetime) -> str:
     return moment.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
+def to_minute(moment: datetime) -> str:
+    """`2026-11-22 20:08 UTC`, for people; of a time in UTC."""
+    return f"{moment:%Y-%m-%d %H:%M} UTC"
+
+
 def from_text(text: str | None) -> datetime | None:
     """The time, or None for None and for what is no time with a zone."""
     if text is None:

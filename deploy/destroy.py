@@ -8,7 +8,7 @@ the product. A disk without the tag is never removed: taking the tag off is how 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import Any
 
@@ -337,8 +337,9 @@ class Destruction:
     def run(self) -> None:
         """Raises LeftError or StackError."""
         self._check()
-        if not any(self._left([]).values()):
-            self._nowhere()
+        left = self._left([])
+        if not any(left.values()):
+            self._nowhere(left)
             return
         there = self._stack.describe()
         resources = self._stack.resources() if there else []
@@ -419,7 +420,8 @@ class Destruction:
             self._remains.terminate(instances)
         self._remains.remove_disks(self._sleep)
 
-    def _nowhere(self) -> None:
+    def _nowhere(self, kinds: Iterable[str]) -> None:
+        """Nothing is left of any of these `kinds`."""
         remains = self._remains
         nothing = f"There is no deployment {remains.stage} in {remains.region}"
         if remains.has_machines_role():
@@ -431,7 +433,7 @@ class Destruction:
                 "says how to remove it."
             )
         self._say(
-            f"{nothing}. Looked for: {', '.join(self._left([]))}. If it is elsewhere, name its region, REGION=…, or "
+            f"{nothing}. Looked for: {', '.join(kinds)}. If it is elsewhere, name its region, REGION=…, or "
             "sign in to its account."
         )
         # An earlier run has left it if another API logged through it then.

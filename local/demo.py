@@ -17,7 +17,7 @@ from pathlib import Path
 from local.cloud import DEMO_MAIL, ROOT, Cloud
 from local.image import ensure_image
 from local.installer import Installer, ensure_installer, prefetch
-from local.processes import tied
+from local.processes import children, tied
 from local.settings import Settings
 from local.steps import Steps
 from local.stopped import Stopped
@@ -34,7 +34,8 @@ class Demo:
         self._steps = Steps()
         self._installed = ""
         self._notebook: str | None = None
-        self._fetcher: int | None = None
+        # The id of the thread that fetches; no thread has 0.
+        self._fetcher = 0
 
     def serve(self) -> int:
         """The local cloud until Ctrl-C."""
@@ -82,7 +83,9 @@ class Demo:
             except Stopped:
                 # The pool waits for it, and a download can take minutes.
                 while fetched is not None and not fetched.done():
-                    _end_children(self._fetcher)
+                    for pid in children(self._fetcher):
+                        with contextlib.suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGTERM)
                     wait([fetched], 0.2)
                 raise
         if own is not None:
@@ -169,13 +172,6 @@ class Demo:
             threading.Event().wait()
         except Stopped:
             self._steps.say("Ending: machines down, nothing is kept.")
-
-
-def _end_children(thread: int | None) -> None:
-    """Ends what a thread of this process has started and waits for."""
-    with contextlib.suppress(OSError):
-        for pid in Path(f"/proc/self/task/{thread}/children").read_text().split():
-            os.kill(int(pid), signal.SIGTERM)
 
 
 def _short(path: Path) -> str:

@@ -32,7 +32,7 @@ from typing import Any, Final
 from local.errors import MachineError, NetworkError
 from local.imds import Imds, Metadata
 from local.network import Door, Namespace, Network, Outlet
-from local.processes import KILL_GRACE, MAX_OUTPUT, Completed, communicate
+from local.processes import KILL_GRACE, MAX_OUTPUT, Completed, children, communicate
 
 __all__ = ["MAX_OUTPUT", "Completed", "Machine", "Machines"]
 
@@ -148,20 +148,14 @@ def _boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def _children(pid: int) -> list[int]:
-    with contextlib.suppress(OSError):
-        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-    return []
-
-
 def _leader(process: int) -> int | None:
     """The machine's PID 1, by its id on the host: `unshare` started a shell, that nspawn, and that the
     leader.
     """
-    for shell in _children(process):
-        for nspawn in _children(shell):
+    for shell in children(process):
+        for nspawn in children(shell):
             inside = len(_ids(nspawn)) + 1
-            for child in _children(nspawn):
+            for child in children(nspawn):
                 ids = _ids(child)
                 if len(ids) == inside and ids[-1] == "1":
                     return child

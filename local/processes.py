@@ -34,6 +34,13 @@ class Completed:
     timed_out: bool
 
 
+def children(thread: int) -> list[int]:
+    """Whom a thread has started, by its id (a process has its first thread's). None of one that is not there."""
+    with contextlib.suppress(OSError):
+        return [int(child) for child in Path(f"/proc/{thread}/task/{thread}/children").read_text().split()]
+    return []
+
+
 def tied(*command: str) -> list[str]:
     """The command, which the kernel kills when the *thread* that starts it ends: so after `kill -9` of this process
     too. For threads that wait for what they start, and for the main thread. The process is the command's own.

@@ -40,4 +40,4 @@ def extend(
 def kept(notebook: Notebook) -> str:
     """Until when it is kept, by this request or by an earlier one that holds longer."""
     until = times.from_text(notebook.hold_until)
-    return f"it is kept until {until:%Y-%m-%d %H:%M} UTC" if until else "it is kept no longer than before"
+    return f"it is kept until {times.to_minute(until)}" if until else "it is kept no longer than before"

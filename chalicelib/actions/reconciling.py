@@ -72,7 +72,7 @@ class Reconciling:
         records = {record.notebook.id: record for record in found}
         by_instance = {record.notebook.instance_id or "": record for record in found if record.notebook.instance_id}
         without = [
-            (resource, orphans.is_kept(resource, notebook))
+            replace(resource, kept=orphans.is_kept(resource, notebook))
             for resource in resources
             # A record that cannot be read is one all the same.
             if resource.notebook not in damaged
@@ -80,12 +80,12 @@ class Reconciling:
         ]
         counts["resources"], counts["without owner"] = len(resources), len(without)
         # What is kept for good must not keep the others for good.
-        removable = sum(1 for resource, kept in without if not kept and not _stays(resource, users))
+        removable = sum(1 for resource in without if not resource.kept and not _stays(resource, users))
         if orphans.too_many(removable, len(resources), self._rules):
             logger.error(
                 "too many resources without a record: nothing is touched, the records may be lost",
                 resources=len(resources),
-                without=[resource.id for resource, _ in without[:50]],
+                without=[resource.id for resource in without[:50]],
             )
             counts["too many"] = 1
         else:
@@ -100,19 +100,17 @@ class Reconciling:
 
     def _look_after(
         self,
-        without: Sequence[tuple[Resource, bool]],
+        without: Sequence[Resource],
         users: Mapping[str, User],
         now: datetime,
         part: Part,
         counts: Counter[str],
     ) -> None:
-        """`without`: each with whether it is kept, and only told of."""
-        rows = self._sweeps.orphans([resource.key(kept) for resource, kept in without])
-        for resource, kept in without:
-            key = resource.key(kept)
+        rows = self._sweeps.orphans([resource.key for resource in without])
+        for resource in without:
             with about(resource.notebook), part():
-                known = orphans.seen(Known.from_record(rows.get(key, {})), now, self._rules)
-                action = orphans.decide(resource, known, self._rules, now, kept=kept)
+                known = orphans.seen(Known.from_record(rows.get(resource.key, {})), now, self._rules)
+                action = orphans.decide(resource, known, self._rules, now)
                 counts[f"orphan {action}"] += 1
                 logger.error(
                     "resource without owner",
@@ -123,14 +121,12 @@ class Reconciling:
                     since=times.to_text(known.first_seen_at),
                     action=action,
                 )
-                if action in (orphans.TELL, orphans.KEEP):
-                    plan = orphans.plan(resource, self._rules, now, kept=kept)
-                    known = self._tell(resource, known, plan, users, now)
-                else:
-                    known = self._act(resource, known, action, now)
-                self._sweeps.note_orphan(key, known.to_record(), now)
+                known = self._act(resource, known, action, users, now)
+                self._sweeps.note_orphan(resource.key, known.to_record(), now)
 
-    def _act(self, resource: Resource, known: Known, action: str, now: datetime) -> Known:
+    def _act(self, resource: Resource, known: Known, action: str, users: Mapping[str, User], now: datetime) -> Known:
+        if action in (orphans.TELL, orphans.KEEP):
+            return self._tell(resource, known, users, now)
         if action not in (orphans.STOP, orphans.REMOVE) or self._has_owner_after_all(resource):
             return known
         stop = action == orphans.STOP
@@ -143,10 +139,11 @@ class Reconciling:
             self._ledger.write([event(resource.notebook, now, action, "orphan", reason)])
         return replace(known, stopped_at=now) if stop else known
 
-    def _tell(self, resource: Resource, known: Known, plan: str, users: Mapping[str, User], now: datetime) -> Known:
+    def _tell(self, resource: Resource, known: Known, users: Mapping[str, User], now: datetime) -> Known:
         """Who runs the deployment reads it in the log: that is told too. The owner may become known, or get an address,
         later: each look tries again."""
         owner = _reachable(resource, users)
+        plan = orphans.plan(resource, self._rules, now)
         if owner is not None and self._telling.tell_orphan(owner, resource, plan):
             return replace(known, told_at=known.told_at or now, owner_told_at=now)
         if known.told_at is None and resource.notebook and resource.holds_data:
