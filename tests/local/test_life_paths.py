@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from moto.ec2.exceptions import InvalidInstanceIdError
 
 from tests.aws.workflows import states
 from tests.local.person import wait_until
@@ -158,17 +159,19 @@ def test_stop_writes_the_run_down_frees_the_quota_and_tells(town: Town, notebook
 
 def test_stop_comes_to_its_end_when_the_event_is_lost_and_ec2_is_slow(town: Town, notebook: str) -> None:
     town.cloud.faults.on("event_lost")
-    town.machines.stopping = 4.5
+    town.machines.stopping = 4
     assert post(town, notebook, "stop") == 202
     wait(town, notebook, "stopped")
 
 
 @pytest.mark.parametrize("before", [None, "password_failed"])
 def test_stop_that_takes_too_long_stays_so_is_told_once_and_is_finished_later(
-    town: Town, notebook: str, before: str | None
+    town: Town, notebook: str, before: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also where the record says of something else that it failed."""
-    town.machines.stopping = 14
+    off_now = threading.Event()
+    machine = town.machine(notebook)
+    monkeypatch.setattr(machine, "shut_down", lambda *_, **__: off_now.wait(120))
     assert post(town, notebook, "stop") == 202
     if before:
         town.tables.update_item(
@@ -185,6 +188,7 @@ def test_stop_that_takes_too_long_stays_so_is_told_once_and_is_finished_later(
     assert town.record(notebook)["due_at"]["S"], "the sweep looks at it"
     assert town.run("stop", **given(town, notebook, call=False))["status"] == "FAILED"
     assert kinds(town, notebook).count("stop_failed") == 1
+    off_now.set()
     off(town, notebook)
     assert town.run("stop", **given(town, notebook, call=False))["status"] == "SUCCEEDED"
     seen = town.person.show(notebook)
@@ -551,6 +555,45 @@ def test_machine_that_is_not_running_in_time_is_given_up_and_stopped_when_it_run
     assert state_of(town, stopped) == "stopped"
 
 
+def test_answers_of_ec2_that_know_nothing_of_the_machine_for_a_while_lose_nothing(
+    town: Town, stopped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = threading.Event()
+    run = town.cloud.ec2._run
+    monkeypatch.setattr(town.cloud.ec2, "_run", lambda *life: seen.wait(60) and run(*life))
+    assert post(town, stopped, "start") == 202
+    wait_until(lambda: "wait_token" in town.record(stopped), 60, "it does not wait")
+    execution = next(arn for arn in town.executions("start") if arn.endswith(f"{stopped}-start-1"))
+    with monkeypatch.context() as patched:
+        patched.setattr(town.cloud.ec2, "known", lambda _: False)
+        wait_until(lambda: town.entered(execution, "Wait after Empty Answer"), 60, "EC2 was not looked at")
+    seen.set()
+    assert wait(town, stopped, "ready")["error"] is None
+
+
+def test_start_that_cannot_look_at_its_machine_is_stopped_and_not_taken_for_off(
+    town: Town, stopped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_up = threading.Event()
+    run = town.cloud.ec2._run
+    monkeypatch.setattr(town.cloud.ec2, "_run", lambda *life: given_up.wait(60) and run(*life))
+    assert post(town, stopped, "start") == 202
+    wait_until(lambda: "wait_token" in town.record(stopped), 60, "it does not wait")
+    execution = next(arn for arn in town.executions("start") if arn.endswith(f"{stopped}-start-1"))
+    with monkeypatch.context() as patched:
+        patched.setattr(town.cloud.ec2, "known", broken_look)
+        wait_until(lambda: town.entered(execution, "Know Nothing of Instance"), 60, "EC2 was looked at")
+    given_up.set()
+    seen = wait(town, stopped, "stopped")
+    assert seen["error"]["code"] == "start_failed"
+    assert state_of(town, stopped) == "stopped"
+    assert stopped not in active(town)
+
+
+def broken_look(instance_id: str) -> bool:
+    raise InvalidInstanceIdError(instance_id)
+
+
 def test_start_without_a_public_address_is_stopped_again_and_costs_what_it_ran(town: Town, stopped: str) -> None:
     ran_days_ago(town, stopped)
     before = town.person.show(stopped)["cost"]["so_far"]
@@ -610,6 +653,8 @@ def test_start_fails_truly_when_it_can_be_neither_explained_nor_told(
 
 def test_two_starts_side_by_side_make_one_of_it(town: Town, stopped: str) -> None:
     put(town, stopped, "starting")
+    # Longer than one of the two can be behind the other: the second must not take the new boot for the one before.
+    town.cloud.slow_pending(1.5)
     document = given(town, stopped)
     ends: list[dict[str, Any]] = []
     threads = [threading.Thread(target=lambda: ends.append(town.run("start", **document))) for _ in range(2)]

@@ -27,11 +27,11 @@ QUICK = {
     "LookSeconds": 1,
     "AgentAttempts": 3,
     "PrepareSeconds": 2,
-    "PrepareLooks": 3,
+    "PrepareLooks": 10,
     "InstallSeconds": 2,
-    "InstallLooks": 3,
+    "InstallLooks": 10,
     "ShortSeconds": 2,
-    "ShortLooks": 3,
+    "ShortLooks": 10,
     "CommandLookSeconds": 1,
     "LambdaAttempts": 1,
     "Ec2Attempts": 1,
@@ -108,6 +108,11 @@ class Town:
                 for event in self.sfn.get_execution_history(executionArn=execution, maxResults=1000)["events"]:
                     if "stateEnteredEventDetails" in event:
                         self.reached[machine].add(event["stateEnteredEventDetails"]["name"])
+
+    def entered(self, execution: str, state: str) -> bool:
+        """Whether the execution has come to the state."""
+        events = self.sfn.get_execution_history(executionArn=execution, maxResults=1000)["events"]
+        return state in {event.get("stateEnteredEventDetails", {}).get("name") for event in events}
 
     def executions(self, machine: str) -> list[str]:
         found = self.sfn.list_executions(stateMachineArn=self.arn(machine), maxResults=1000)["executions"]
