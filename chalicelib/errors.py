@@ -20,6 +20,7 @@ NodError
 ├── Unavailable                    passes by itself; try again
 ├── CommandPending                 the command on the instance still runs
 ├── CommandFailed                  it ended without a result
+├── InstancePending                EC2 does not show yet what its event said
 ├── DeliveryFailed                 a message did not reach its channel
 ├── SettingsError                  a variable of the environment is missing or wrong
 └── AdminError                     what the deploying person asked for cannot be done
@@ -156,6 +157,11 @@ class CommandFailed(NodError):  # noqa: N818 - likewise
         super().__init__(json.dumps({"code": failure_code, "message": message}))
         self.failure_code = failure_code
         self.message = message
+
+
+class InstancePending(NodError):  # noqa: N818
+    code = "instance_pending"
+    title = "EC2 does not show yet what its event said"
 
 
 class DeliveryFailed(NodError):  # noqa: N818

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from aws_lambda_powertools.logging import Logger
 
-from chalicelib.errors import CommandFailed, CommandPending
+from chalicelib.errors import CommandFailed, CommandPending, InstancePending
 
 KEYS = ("notebook", "execution")
 """What every line has."""
@@ -58,7 +58,7 @@ def invocation(context: Any, notebook: str | None = None, execution: str | None 
             logger.thread_safe_append_keys(function_request_id=context.aws_request_id)
         try:
             yield
-        except (CommandPending, CommandFailed) as error:
+        except (CommandPending, CommandFailed, InstancePending) as error:
             # An answer, which the workflow or Lambda's retry goes on from: nothing is wrong with the function.
             logger.info("answered by an error", code=error.code, reason=error.detail)
             raise

@@ -12,7 +12,7 @@ from chalicelib.aws.commands import Commands
 from chalicelib.aws.instances import Instances
 from chalicelib.aws.notebooks import NotebooksTable, Waiting
 from chalicelib.aws.workflows import Workflows
-from chalicelib.errors import CommandFailed, CommandPending, NodError
+from chalicelib.errors import CommandFailed, CommandPending, InstancePending, NodError
 from chalicelib.log import note
 from chalicelib.model import Notebook
 
@@ -93,7 +93,8 @@ class InstanceEvents:
 
     def answer(self, detail: Mapping[str, object], now: datetime) -> str:
         """Ends the task that waits for an instance, or begins the stop that nobody here asked for. What was done, for
-        the log. Safe to run again. An error of AWS goes through, for Lambda to retry.
+        the log. Safe to run again. Errors go through, for Lambda to retry: those of AWS, and InstancePending where EC2
+        shows less than its event said (a function on the event can see the state before: boto/boto3 issue 4386).
 
         An instance that is off or lost while commands run on it ends its launch at once: no command of it will ever
         end. A delete takes it away too, with the launch under way or long over.
@@ -110,7 +111,9 @@ class InstanceEvents:
         if waiting.wait_token is not None:
             # Start and stop look at the instance themselves, whatever the event says.
             done = self._workflows.succeed(waiting.wait_token, {"state": state})
-            return f"{waiting.id}: {state}{'' if done else ', too late'}"
+            # A token that nobody waits for is of a workflow that was cut off: the instance is off all the same.
+            if done or state != "stopped":
+                return f"{waiting.id}: {state}{'' if done else ', too late'}"
         if state == "stopped" and waiting.state in ("ready", "stopping"):
             return self._stopped(waiting, instance_id, now)
         return "ignored: nobody waits for this instance"
@@ -125,7 +128,11 @@ class InstanceEvents:
         """The index lags and the event may be old: what is done rests on the record and on EC2 as they are now."""
         notebook = self._notebooks.get(waiting.id)
         instance = self._instances().describe([instance_id]).get(instance_id)
-        if notebook is None or notebook.instance_id != instance_id or instance is None or instance.state != "stopped":
+        if notebook is None or notebook.instance_id != instance_id or instance is None:
+            return f"{waiting.id}: stopped, too late"
+        if instance.state == "stopping" and notebook.state in ("ready", "stopping"):
+            raise InstancePending(f"The event says that {instance_id} is stopped, EC2 still shows it as stopping.")
+        if instance.state != "stopped":
             return f"{waiting.id}: stopped, too late"
         if notebook.state == "ready":
             stop = outside.stop_of(instance.reason)

@@ -193,6 +193,7 @@ class Draining:
             "state": "ready",
             "error": {"code": failed, "message": reason},
             "stop": None,
+            "wait_token": None,
             "updated_at": times.to_text(now),
             "due_at": times.to_text(now + self._policy.minutes(_AGAIN_AFTER)),
         }

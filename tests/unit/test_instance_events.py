@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.aws.instances import Instance, Instances
+from chalicelib.errors import InstancePending
 from chalicelib.failures import explain_password, explain_start, explain_stop
 from chalicelib.outside import stop_of
 from tests.unit.stage import Stage, stage, user
@@ -124,6 +125,39 @@ def test_old_event_of_an_instance_that_runs_again_or_is_gone_stops_nothing(
     deployed.app.on_instance_event(event(), None)
     assert deployed.record(notebook)["state"] == {"S": "ready"}
     assert ec2.started == []
+
+
+@pytest.mark.parametrize("state", ["ready", "stopping"])
+def test_event_that_is_here_before_ec2_shows_it_is_finished_by_lambdas_retry(
+    deployed: Stage, ec2: Ec2, notebook: str, state: str
+) -> None:
+    deployed.change(notebook, state=state)
+    ec2.state = "stopping"
+    with pytest.raises(InstancePending, match=INSTANCE):
+        deployed.app.on_instance_event(event(), None)
+    assert deployed.record(notebook)["state"] == {"S": state}
+    assert ec2.started == []
+    ec2.state = "stopped"
+    deployed.app.on_instance_event(event(), None)
+    assert deployed.record(notebook)["state"] == {"S": "stopping"}
+    assert len(ec2.started) == 1
+
+
+def test_token_that_nobody_waits_for_any_more_does_not_hide_that_the_instance_is_off(
+    deployed: Stage, ec2: Ec2, notebook: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = deployed.app.clients.get("stepfunctions")
+
+    def refuse(**_: Any) -> None:
+        raise client.exceptions.TaskTimedOut({"Error": {"Code": "TaskTimedOut"}}, "SendTaskSuccess")
+
+    monkeypatch.setattr(client, "send_task_success", refuse)
+    deployed.change(notebook, wait_token="token")
+    deployed.app.on_instance_event(event("running"), None)
+    assert deployed.record(notebook)["state"] == {"S": "ready"}
+    deployed.app.on_instance_event(event(), None)
+    assert deployed.record(notebook)["state"] == {"S": "stopping"}
+    assert [started["name"] for started in ec2.started] == [f"{notebook}-stop-1"]
 
 
 @pytest.mark.parametrize("state", ["requested", "stopped", "starting", "failed", "terminated"])

@@ -838,6 +838,18 @@ def test_what_goes_wrong_with_one_owner_keeps_nobody_else(made: World) -> None:
 # EC2 refuses
 
 
+def test_a_stop_that_ec2_refuses_leaves_no_token_of_a_workflow_that_was_cut_off(made: World) -> None:
+    """The event of an instance that is off would go to it, and to nobody."""
+    made.notebook(idle=0)
+    bad = made.notebook(state="stopping", wait_token="dead", instance=True)
+    made.before = refuse(
+        "UnsupportedOperation", "stop_instances", when=lambda arguments: bad.instance_id in arguments["InstanceIds"]
+    )
+    made.sweep()
+    assert made.record(bad)["state"] == "ready"
+    assert "wait_token" not in made.record(bad)
+
+
 def test_who_was_told_that_ec2_refuses_the_stop_is_not_told_again(made: World) -> None:
     bad = made.notebook(idle=55)
     made.before = refuse(
