@@ -201,9 +201,9 @@ class Ec2:
         self._delays = replace(self._delays, pending=seconds)
 
     def known(self, instance_id: str) -> bool:
-        """Whether EC2 knows its own instance yet."""
+        """Whether EC2 knows its own instance yet, which it does not before the instance's life began either."""
         life = self._lives.get(instance_id)
-        return life is None or time.monotonic() - life.born >= self._delays.visible
+        return life is not None and time.monotonic() - life.born >= self._delays.visible
 
     def life(self, instance_id: str) -> Life | None:
         """The life of an instance of this account."""

@@ -16,7 +16,7 @@ import httpx
 class Person:
     def __init__(self, api_url: str, token: str) -> None:
         self.http = httpx.Client(
-            base_url=api_url, headers={"Authorization": f"Bearer {token}"}, timeout=30, trust_env=False
+            base_url=api_url, headers={"Authorization": f"Bearer {token}"}, timeout=120, trust_env=False
         )
 
     def request(self, key: str | None = None, **body: Any) -> httpx.Response:

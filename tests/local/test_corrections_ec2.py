@@ -6,6 +6,7 @@ import json
 import threading
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -85,12 +86,15 @@ def test_an_instance_is_unknown_then_pending_then_running_with_an_address(
     cloud: Cloud,  # noqa: F811
     ec2: Any,
     template: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = fleet(template, {"InstanceType": "t3.medium", "SubnetId": cloud.subnet_ids[0]})
-    instance_id = ec2.create_fleet(**asked)["Instances"][0]["InstanceIds"][0]
-    assert state(ec2, instance_id) == "InvalidInstanceID.NotFound"
-    by_tag = ec2.describe_instances(Filters=[{"Name": "tag:nod:notebook", "Values": ["nb-1"]}])
-    assert instance_id not in json.dumps(by_tag, default=str)
+    with monkeypatch.context() as patched:
+        patched.setattr(cloud.ec2, "_delays", replace(cloud.ec2._delays, visible=3600))
+        instance_id = ec2.create_fleet(**asked)["Instances"][0]["InstanceIds"][0]
+        assert state(ec2, instance_id) == "InvalidInstanceID.NotFound"
+        by_tag = ec2.describe_instances(Filters=[{"Name": "tag:nod:notebook", "Values": ["nb-1"]}])
+        assert instance_id not in json.dumps(by_tag, default=str)
     until(lambda: state(ec2, instance_id) in {"pending", "running"})
     until(lambda: state(ec2, instance_id) == "running")
     seen = describe(ec2, instance_id)
@@ -303,6 +307,7 @@ def test_stop_start_reboot_and_terminate_reach_the_machine(
     cloud: Cloud,  # noqa: F811
     ec2: Any,
     instance: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     machine = cloud.fake_machines.machines[instance]  # type: ignore[attr-defined]
     until(lambda: machine.running)
@@ -315,12 +320,18 @@ def test_stop_start_reboot_and_terminate_reach_the_machine(
     until(lambda: state(ec2, instance) == "stopped")
     assert "PublicIpAddress" not in describe(ec2, instance)
     assert not machine.running
+    seen, gone = threading.Event(), threading.Event()
+    run, destroy = cloud.ec2._run, machine.destroy
+    monkeypatch.setattr(cloud.ec2, "_run", lambda *life: seen.wait(60) and run(*life))
+    monkeypatch.setattr(machine, "destroy", lambda: gone.wait(60) and destroy())
     ec2.start_instances(InstanceIds=[instance])
     assert state(ec2, instance) == "pending"
+    seen.set()
     until(lambda: state(ec2, instance) == "running")
     assert describe(ec2, instance)["PublicIpAddress"] != first
     ec2.terminate_instances(InstanceIds=[instance])
     assert state(ec2, instance) == "shutting-down"
+    gone.set()
     until(lambda: state(ec2, instance) == "terminated")
     assert machine.done[-1] == "destroy"
     ec2.terminate_instances(InstanceIds=[instance])
@@ -333,10 +344,15 @@ def test_termination_while_pending_leaves_no_machine(
     cloud: Cloud,  # noqa: F811
     ec2: Any,
     template: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    ended = threading.Event()
+    run = cloud.ec2._run
+    monkeypatch.setattr(cloud.ec2, "_run", lambda *life: ended.wait(60) and run(*life))
     asked = fleet(template, {"InstanceType": "t3.medium", "SubnetId": cloud.subnet_ids[0]})
     instance_id = ec2.create_fleet(**asked)["Instances"][0]["InstanceIds"][0]
     ec2.terminate_instances(InstanceIds=[instance_id])
+    ended.set()
     until(lambda: state(ec2, instance_id) == "terminated")
     machine = cloud.fake_machines.machines.get(instance_id)  # type: ignore[attr-defined]
     assert machine is None or (machine.done[-1] == "destroy" and "boot" not in machine.done)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 import time
 import uuid
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -95,7 +97,13 @@ def test_a_command_reports_its_real_exit_code_and_output(ssm: Any, instance: str
     assert done(ssm, send(ssm, document(ssm, "true"), instance), instance)["Status"] == "Success"
 
 
-def test_right_after_it_was_sent_an_invocation_does_not_exist(ssm: Any, instance: str) -> None:
+def test_right_after_it_was_sent_an_invocation_does_not_exist(
+    cloud: Cloud,  # noqa: F811
+    ssm: Any,
+    instance: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(cloud.front.commands, "_delays", replace(cloud.front.commands._delays, invocation=3600))
     command = send(ssm, document(ssm, "true"), instance)
     with pytest.raises(ClientError) as raised:
         ssm.get_command_invocation(CommandId=command, InstanceId=instance)
@@ -245,6 +253,7 @@ def test_the_agent_is_gone_while_the_instance_is_stopped_and_late_after_it_start
     ec2: Any,
     ssm: Any,
     instance: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     ec2.stop_instances(InstanceIds=[instance])
     until(lambda: ping(ssm, instance) == "ConnectionLost")
@@ -252,11 +261,14 @@ def test_the_agent_is_gone_while_the_instance_is_stopped_and_late_after_it_start
         send(ssm, document(ssm, "true"), instance)
     assert raised.value.response["Error"]["Code"] == "InvalidInstanceId"
     until(lambda: state(ec2, instance) == "stopped")
+    seen = threading.Event()
+    register = cloud.ec2.agents._register
+    monkeypatch.setattr(cloud.ec2.agents, "_register", lambda *boot: seen.wait(60) and register(*boot))
     ec2.start_instances(InstanceIds=[instance])
     until(lambda: state(ec2, instance) == "running")
-    began = time.monotonic()
+    assert not online(ssm, instance)
+    seen.set()
     until(lambda: online(ssm, instance))
-    assert time.monotonic() - began > 0.05
     assert describe(ec2, instance)["State"]["Name"] == "running"
 
 

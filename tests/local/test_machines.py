@@ -253,7 +253,7 @@ def test_run_keeps_a_bounded_part_of_the_output(shared: Machine) -> None:
 
 def test_a_timeout_ends_the_whole_group_with_a_chance_to_clean_up(shared: Machine) -> None:
     script = "trap 'sleep 0.5; echo cleaned; exit 9' TERM; sleep 4444 & sleep 4444 & wait"
-    done = shared.run(["sh", "-c", script], timeout=0.5)
+    done = shared.run(["sh", "-c", script], timeout=3)
     assert done.timed_out
     assert done.exit_code == 143
     assert "cleaned" in done.stdout
@@ -262,9 +262,9 @@ def test_a_timeout_ends_the_whole_group_with_a_chance_to_clean_up(shared: Machin
 
 def test_a_timeout_kills_what_ignores_the_signal(shared: Machine) -> None:
     start = time.monotonic()
-    done = shared.run(["sh", "-c", "trap '' TERM; while :; do sleep 5.5; done"], timeout=0.3)
+    done = shared.run(["sh", "-c", "trap '' TERM; while :; do sleep 5.5; done"], timeout=3)
     assert done.timed_out
-    assert time.monotonic() - start > 5
+    assert time.monotonic() - start > 3 + 5
     assert wait_for(lambda: shared.run(["pgrep", "-f", "sleep 5.5"]).exit_code == 1)
 
 
@@ -442,7 +442,7 @@ def test_power_off_from_inside_calls_back_and_keeps_the_disk(machine: Machine, c
 
     machine.on_power_off = powered_off
     machine.run(command)
-    assert called.wait(15)
+    assert called.wait(120)
     assert running == [False]
     machine.boot()
     assert machine.read_file("/home/kept") == b"kept"

@@ -110,10 +110,10 @@ class Table:
     def holds(self, says: Callable[[dict[str, Any]], Any], what: str, seconds: float) -> None:
         """Each row of so many seconds says so."""
         end, seen = time.monotonic() + seconds, self.beats
-        while time.monotonic() < end:
+        while time.monotonic() < end or self.beats == seen:
             assert says(self.row), f"{what}: {self.row}"
+            assert time.monotonic() < end + 120, "no heartbeat"
             time.sleep(0.2)
-        assert self.beats > seen
 
 
 def age(row: dict[str, Any], signal: str) -> float:
@@ -395,27 +395,29 @@ def test_typing_is_seen_by_what_jupyterlab_saves_by_itself_and_printing_is_not(
     def type_into(file: str, text: str) -> None:
         before = quiet(table)
         window.keyboard.type(text)
-        wait_until(lambda: text in shell(machine, f"cat /home/jupyter/{file}"), 30, "JupyterLab does not save it")
+        wait_until(lambda: text in shell(machine, f"cat /home/jupyter/{file}"), 180, "JupyterLab does not save it")
         table.until(lambda row: acted_at(row) > acted_at(before) + 3, "somebody wrote")
 
-    window.goto(f"https://{machine.address}:8888/lab/tree/written.md")
-    window.locator(".jp-FileEditor .cm-content").click(timeout=60_000)
-    type_into("written.md", "It was a dark and stormy night.")
+    try:
+        window.goto(f"https://{machine.address}:8888/lab/tree/written.md")
+        window.locator(".jp-FileEditor .cm-content").click(timeout=60_000)
+        type_into("written.md", "It was a dark and stormy night.")
 
-    window.goto(f"https://{machine.address}:8888/lab/tree/printing.ipynb")
-    window.locator(".jp-Notebook .cm-content").first.click(timeout=60_000)
-    window.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
-    window.keyboard.press("Shift+Enter")
-    before = quiet(table)
-    saved_at = "stat -c %Y /home/jupyter/printing.ipynb"
-    # It saves the more rarely the longer a save takes.
-    wait_until(lambda: time.time() - int(shell(machine, saved_at)) < 4, 60, "JupyterLab does not save the output")
-    row = table.until(lambda row: row["uptime"] >= before["uptime"] + 6, "heartbeats after it")
-    assert acted_at(row) <= acted_at(before) + 1
-    type_into("printing.ipynb", "and then")
-    window.close()
-    for kernel in person.get("/api/kernels").json():
-        assert person.delete(f"/api/kernels/{kernel['id']}").is_success
+        window.goto(f"https://{machine.address}:8888/lab/tree/printing.ipynb")
+        window.locator(".jp-Notebook .cm-content").first.click(timeout=60_000)
+        window.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
+        window.keyboard.press("Shift+Enter")
+        before = quiet(table)
+        saved_at = "stat -c %Y /home/jupyter/printing.ipynb"
+        # It saves the more rarely the longer a save takes.
+        wait_until(lambda: time.time() - int(shell(machine, saved_at)) < 4, 180, "JupyterLab does not save the output")
+        row = table.until(lambda row: row["uptime"] >= before["uptime"] + 6, "heartbeats after it")
+        assert acted_at(row) <= acted_at(before) + 1
+        type_into("printing.ipynb", "and then")
+    finally:
+        window.close()
+        for kernel in person.get("/api/kernels").json():
+            assert person.delete(f"/api/kernels/{kernel['id']}").is_success
 
 
 @pytest.mark.parametrize("program", ["sleep 60", "sh -c 'while sleep 1; do echo x; done'"], ids=["silent", "printing"])
@@ -447,7 +449,7 @@ pid, master = pty.fork()
 if pid == 0:
     os.execvp("runuser", ["runuser", "-u", "jupyter", "--", "bash", "-i"])
 time.sleep(1)
-for second in range(60):
+for second in range(600):
     if os.path.exists("/run/type"):
         os.write(master, b"x")
     if os.path.exists("/run/leave"):

@@ -63,7 +63,7 @@ def test_launch_reaches_its_end_when_every_event_is_lost(town: Town) -> None:
 
 def test_launch_waits_when_ec2_is_slow_and_its_event_is_lost(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
     town.cloud.faults.on("event_lost")
-    town.cloud.slow_pending(4.0)
+    town.cloud.slow_pending(3.5)
     try:
         town.person.wait(town.launch(), "ready", seconds=180)
     finally:
@@ -92,8 +92,8 @@ def test_instance_that_is_lost_without_an_event_is_found_gone(town: Town) -> Non
     town.cloud.slow_pending(8)
     try:
         notebook = town.launch()
-        wait_until(lambda: town.instances(notebook), 60, "no instance")
-        town.ec2.terminate_instances(InstanceIds=[town.instances(notebook)[0]["InstanceId"]])
+        (instance,) = wait_until(lambda: town.instances(notebook), 60, "no instance")
+        town.ec2.terminate_instances(InstanceIds=[instance["InstanceId"]])
         town.failed(notebook, "instance_lost")
     finally:
         town.cloud.slow_pending(DELAYS.pending)
