@@ -192,8 +192,7 @@ class Draining:
         changes: dict[str, object] = {
             "state": "ready",
             "error": {"code": failed, "message": reason},
-            "stop": None,
-            "wait_token": None,
+            **dict.fromkeys(("stop", "wait_token")),
             "updated_at": times.to_text(now),
             "due_at": times.to_text(now + self._policy.minutes(_AGAIN_AFTER)),
         }
