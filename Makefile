@@ -18,11 +18,11 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || ! command -v sudo >/dev/null || echo sudo
 # An ordinary user's PATH on Debian leaves out where mount, chroot and debootstrap are.
 ROOT := $(SUDO) env "PATH=$$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
-.PHONY: help demo local test lint bench package deploy destroy policy picture clean
+.PHONY: help demo local test test-long lint bench package deploy destroy policy picture clean
 
 help: ## what can be made
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | while IFS='|' read -r name text; do \
-		printf '  make %-7s %s\n' "$$name" "$$text"; done
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | while IFS='|' read -r name text; do \
+		printf '  make %-9s %s\n' "$$name" "$$text"; done
 
 # One stamp for each kind of set-up: what was installed for `make demo` is not enough for `make test`.
 $(VENV)/.setup-demo $(VENV)/.setup-deploy: requirements.txt requirements-local.txt pyproject.toml local/setup.sh
@@ -38,8 +38,11 @@ demo: $(VENV)/.setup-demo ## local cloud up, a notebook requested over HTTP, its
 local: $(VENV)/.setup-demo ## the local cloud alone, serving until Ctrl-C
 	@$(ROOT) $(BIN)/python -m local serve
 
-test: $(VENV)/.setup-test ## all tests, those on real machines and with a browser too
-	@$(ROOT) $(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder
+test: $(VENV)/.setup-test ## the tests, those on real machines and with a browser too
+	@$(ROOT) $(BIN)/python -m pytest -n 6 --dist loadfile --no-loadscope-reorder -m 'not long'
+
+test-long: $(VENV)/.setup-test ## the tests that take minutes each on machines, and that trusting a change does not need
+	@$(ROOT) $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m long
 
 lint: $(VENV)/.setup-lint ## ruff and mypy
 	$(BIN)/ruff check .
