@@ -71,8 +71,7 @@ class Workflows:
             try:
                 found = self._client.describe_execution(executionArn=_execution(arn, name))
             except self._client.exceptions.ExecutionDoesNotExist:
-                # It has just refused the name: one so new is not shown yet.
-                return True
+                return False
         return bool(found.get("input") == _text(document) and found["startDate"] >= since)
 
     def look(self, arn: str, name: str) -> Execution | None:
