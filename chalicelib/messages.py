@@ -12,7 +12,7 @@ from chalicelib import links, times
 from chalicelib.costs import disk_month, last_run
 from chalicelib.errors import NodError
 from chalicelib.idle_words import Words
-from chalicelib.model import PASSWORD_FAILED, SLACK, START_FAILED, STOP_FAILED, Failure, Notebook, User
+from chalicelib.model import PASSWORD_FAILED, SLACK, START_FAILED, STOP_FAILED, UNKNOWN, Failure, Notebook, User
 from chalicelib.prices import Catalogue
 from chalicelib.views import NotebookView
 
@@ -434,11 +434,15 @@ def _stop_failed(words: _Words) -> _Content:
 
 
 def _password_failed(words: _Words) -> _Content:
-    paragraphs = [
-        f'the new password of your notebook "{words.name}" could not be set. The one before still holds.',
-        words.error(),
-    ]
-    return f"Notebook {words.name}: the password was not changed", paragraphs, [words.code()], words.life("Open it")
+    error = words.error()
+    if error.startswith(UNKNOWN):
+        said = f'the change of the password of your notebook "{words.name}" did not come to its end.'
+        subject = f"Notebook {words.name}: the password may not have been changed"
+    else:
+        said = f'the new password of your notebook "{words.name}" could not be set. The one before still holds.'
+        subject = f"Notebook {words.name}: the password was not changed"
+    newer = "If you have asked for a newer one since, that one counts."
+    return subject, [said, error, newer], [words.code()], words.life("Open it")
 
 
 def _terminated(words: _Words) -> _Content:

@@ -329,9 +329,9 @@ class NotebooksTable:
         return self._update_if(
             notebook.id,
             "attribute_exists(id) AND (attribute_not_exists(#change) OR #change = :withdrawn) AND "
-            "(attribute_not_exists(password_number) OR password_number < :number)",
+            "(attribute_not_exists(hash_number) OR hash_number < :number)",
             "SET #change = :withdrawn",
-            names={"#change": f"password_change_{number}"},
+            names={"#change": f"hash_change_{number}"},
             values=to_item({":withdrawn": "withdrawn", ":number": number}),
         )
 
