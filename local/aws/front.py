@@ -64,7 +64,7 @@ class Front:
         self._dynamodb = threading.Lock()
         self._transactions = Transactions()
         self._throttles: dict[tuple[str, str], int] = {}
-        self._answers: dict[tuple[str, str], int] = {}
+        self._answers: dict[tuple[str, str, str], int] = {}
         self._counting = threading.Lock()
         self.throttling = False
         """Whether the faults of calls count yet: not while the stack is deployed."""
@@ -88,7 +88,7 @@ class Front:
         service, action = identify(environ)
         try:
             answer = self._answer(service, action, environ, started)
-            if not self._loses(service, action):
+            if not self._loses(_caller(environ), service, action):
                 return answer
             b"".join(answer)
             status = "lost"
@@ -146,11 +146,12 @@ class Front:
             self._transactions.note(request, time.monotonic())
         return [answer]
 
-    def _loses(self, service: str, action: str) -> bool:
+    def _loses(self, caller: str, service: str, action: str) -> bool:
         if not self.throttling or not self._faults.active("answer_lost", service, f"{service}:{action}"):
             return False
         with self._counting:
-            seen = self._answers[service, action] = self._answers.get((service, action), 0) + 1
+            # Counted for each caller: of two that call in turn, one would lose every answer.
+            seen = self._answers[caller, service, action] = self._answers.get((caller, service, action), 0) + 1
         return seen % 2 == 1
 
     def _throttled(self, service: str, action: str) -> bool:
@@ -204,6 +205,11 @@ class Front:
         if answer.error:
             headers["X-Amz-Function-Error"] = answer.error
         return Response(answer.payload.encode(), 200, headers, content_type="application/json")
+
+
+def _caller(environ: dict[str, Any]) -> str:
+    """The key that a request is signed with: of the functions, of the workflows, or of the machines."""
+    return str(environ.get("HTTP_AUTHORIZATION", "")).partition("Credential=")[2].partition("/")[0]
 
 
 def identify(environ: dict[str, Any]) -> tuple[str, str]:
