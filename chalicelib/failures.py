@@ -140,10 +140,7 @@ def explain_password(execution: Mapping[str, object]) -> Failure:
     if sure:
         said = f"The password was not changed, and the old one stays: {why}. Ask for it again."
     else:
-        said = (
-            f"{UNKNOWN}: {why}. Try the new one; if it does not work, the old one "
-            "stays: ask for another."
-        )
+        said = f"{UNKNOWN}: {why}. Try the new one; if it does not work, the old one stays: ask for another."
     return Failure("password_failed", said)
 
 
@@ -175,7 +172,7 @@ def _explain(status: str, error: str, cause: str) -> Failure:  # noqa: PLR0911 -
             "subnet's way to the internet or the instance profile is wrong: tell who runs this deployment.",
         )
     if error == "InstanceLost":
-        # EC2's reason, where it gave one: `Client.VolumeLimitExceeded`, `Server.InsufficientInstanceCapacity` and so on.
+        # EC2's reason, where it gave one: `Client.VolumeLimitExceeded`, `Server.InsufficientInstanceCapacity`, …
         codes = re.findall(r"[A-Z][A-Za-z]+", cause)
         if _KNOWN & set(codes):
             return _ec2(codes, cause)
@@ -300,8 +297,8 @@ def _unseen(execution: Mapping[str, object], left: Sequence[str]) -> str:
     name = _word(execution, "name")
     tag = f" that has the tag nod:notebook={name}" if name and not left else ""
     return (
-        f"{LEFT}, for EC2 did not answer, and a machine that is left costs until it is removed: look in the EC2 console, "
-        f"and terminate {which}{tag}."
+        f"{LEFT}, for EC2 did not answer, and a machine that is left costs until it is removed: look in the EC2 "
+        f"console, and terminate {which}{tag}."
     )
 
 

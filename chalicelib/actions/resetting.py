@@ -17,12 +17,12 @@ from chalicelib.model import Notebook, PasswordRequest
 
 _KEEP = "Keep the password: it is shown this once, and only its hash is kept. "
 _BEING_SET = (
-    "It is being set; until that is done, in about a minute, the old one holds. If it cannot be set, you get a message. "
-    "If you ask for another one meanwhile, the newest counts."
+    "It is being set; until that is done, in about a minute, the old one holds. If it cannot be set, you get a "
+    "message. If you ask for another one meanwhile, the newest counts."
 )
 _PERHAPS = (
-    "AWS did not answer, so it is not known whether it is being set. Try it in a few minutes; if it does not work then, "
-    "the old one holds: ask for another."
+    "AWS did not answer, so it is not known whether it is being set. Try it in a few minutes; if it does not work "
+    "then, the old one holds: ask for another."
 )
 
 
@@ -73,8 +73,8 @@ def _begun(
 ) -> bool:
     """Starts the workflow. False if nobody can tell whether it began.
 
-    Where Step Functions does not answer and shows no execution, the change is withdrawn, which fails if the workflow has
-    begun it: so whoever is told that nothing was begun is told the truth, and whoever is not has the password.
+    Where Step Functions does not answer and shows no execution, the change is withdrawn, which fails if the workflow
+    has begun it: so whoever is told that nothing was begun is told the truth, and whoever is not has the password.
 
     Raises:
         Unavailable: it was not begun, and will not be.

@@ -18,8 +18,8 @@ from chalicelib.paging import Cursor
 _CONDITION = "ConditionalCheckFailedException"
 _CONFLICTS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 _DUE = "due = :due, due_at = :due_at"
-# Who wrote the state last: a write of ours by its id, a workflow by the name of its execution. Either knows a try of its
-# own by it whose answer was lost.
+# Who wrote the state last: a write of ours by its id, a workflow by the name of its execution. By it either knows a try
+# of its own whose answer was lost.
 _MOVED = "moved_by"
 
 

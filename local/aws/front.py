@@ -88,13 +88,9 @@ class Front:
         service, action = identify(environ)
         try:
             answer = self._answer(service, action, environ, started)
-            if not self._loses(_caller(environ), service, action):
-                return answer
-            b"".join(answer)
-            status = "lost"
-            raise AnswerLostError(f"the answer to {service} {action}")
-        except AnswerLostError:
-            raise
+            lost = self._loses(_caller(environ), service, action)
+            if lost:
+                answer, status = [b"".join(answer)], "lost"
         except Exception:
             log.exception("%s %s failed", service, action)
             return _error(service, "InternalFailure", "The local cloud failed; see .local/log/aws.log.", 500)(
@@ -104,6 +100,9 @@ class Front:
             fields = {"service": service, "action": action, "status": status}
             fields["ms"] = str(round((time.monotonic() - began) * 1000, 1))
             log.info("call", extra={"fields": fields})
+        if lost:
+            raise AnswerLostError(f"the answer to {service} {action}")
+        return answer
 
     def _answer(self, service: str, action: str, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         with self._counting:
@@ -121,9 +120,8 @@ class Front:
         if service == "dynamodb":
             # A conditional write is one step on AWS; moto looks first and writes then.
             with self._dynamodb:
-                if action == "TransactWriteItems":
-                    return self._transact(environ, start_response)
-                return [b"".join(self._moto(environ, start_response))]
+                done = self._transact if action == "TransactWriteItems" else self._moto
+                return [b"".join(done(environ, start_response))]
         return self._moto(environ, start_response)  # type: ignore[no-any-return]
 
     def _transact(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -289,7 +287,7 @@ class _Handler(MotoRequestHandler):
     disable_nagle_algorithm = True
     timeout = 120
 
-    def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
+    def connection_dropped(self, *_: Any) -> None:
         """Closes the connection: the caller of AnswerLostError would wait for its answer, as it is kept alive."""
         self.close_connection = True
 

@@ -764,7 +764,9 @@ def test_newest_of_three_passwords_wins(town: Town, notebook: str, fault: str) -
     town.settle()
     record = town.record(notebook)
     assert (record["password_hash"]["S"], record["hash_number"]["N"]) == (chosen[-1], "3")
-    sent = {(run["SSM_Number"], run["SSM_PasswordHash"]) for _, name, run in town.machines.ran if name == "set-password"}
+    sent = {
+        (run["SSM_Number"], run["SSM_PasswordHash"]) for _, name, run in town.machines.ran if name == "set-password"
+    }
     assert {("1", chosen[0]), ("2", chosen[1]), ("3", chosen[2])} <= sent
 
 
@@ -774,9 +776,7 @@ def test_password_of_a_command_that_did_not_end_well_may_be_in_force(town: Town,
     assert town.person.show(notebook)["error"]["message"].startswith("It is not known whether")
 
 
-def test_start_whose_answers_are_lost_is_no_refusal(
-    town: Town, stopped: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_start_whose_answers_are_lost_is_no_refusal(town: Town, stopped: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """EC2 started it at the first call."""
     monkeypatch.setattr(town.cloud.front, "_loses", lambda _, service, action: action == "StartInstances")
     assert post(town, stopped, "start") == 202

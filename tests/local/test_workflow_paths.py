@@ -226,7 +226,9 @@ def test_undo_that_cannot_look_says_that_something_may_be_left(town: Town, monke
     town.settle()
     monkeypatch.undo()
     assert seen["error"]["code"] == "disk_full"
-    assert f"terminate the instance, if there is one, that has the tag nod:notebook={notebook}" in seen["error"]["message"]
+    assert (
+        f"terminate the instance, if there is one, that has the tag nod:notebook={notebook}" in seen["error"]["message"]
+    )
     assert town.person.show(notebook)["cost"]["so_far"] is None
     assert "expires_at" not in town.record(notebook)
     town.run("undo", name=notebook, status="ABORTED", error=None, cause=None)

@@ -285,5 +285,7 @@ def test_undo_that_could_not_look_says_that_something_may_be_left() -> None:
 def test_password_whose_command_did_not_end_well_may_be_in_force(code: str) -> None:
     failure = explain_password({"error": "CommandFailed", "cause": json.dumps({"code": code, "message": "Cut off."})})
     assert failure.message.startswith("It is not known whether the password was changed: Cut off.")
-    sure = explain_password({"error": "CommandFailed", "cause": json.dumps({"code": "password_failed", "message": "x"})})
+    sure = explain_password(
+        {"error": "CommandFailed", "cause": json.dumps({"code": "password_failed", "message": "x"})}
+    )
     assert sure.message.startswith("The password was not changed, and the old one stays")

@@ -250,7 +250,9 @@ class TestLookForCommand:
         """Two changes of the password, one right after the other."""
 
         def command(execution: str, minute: int) -> Command:
-            return Command(execution, DOCUMENT, INSTANCE, "token", datetime(2026, 11, 22, 14, minute), execution)
+            return Command(
+                execution, DOCUMENT, INSTANCE, "token", datetime(2026, 11, 22, 14, minute, tzinfo=UTC), execution
+            )
 
         sent = [command("nb-1-password-1", 5), command("nb-1-password-2", 6)]
         first, second = (newest(sent, DOCUMENT, f"nb-1-password-{number}") for number in (1, 2))
