@@ -55,7 +55,7 @@ class Launching:
             InvalidFields, NotAllowed, ChannelNotRegistered, QuotaExceeded, IdempotencyKeyReused: nothing was done.
             Unavailable: nothing is left, or it may have begun and the text says so; the caller may try again.
         """
-        request = LaunchRequest.from_json(document)
+        request = LaunchRequest.from_json(document, user.allowed_types)
         _check_key(key)
         notebook_id = tokens.notebook_id(user.secret, user.name, key)
         fingerprint = tokens.body_hmac(user.secret, body.canonical(document))
