@@ -124,6 +124,8 @@ class Account:
                 found.errors[name] += 1
                 found.told.setdefault(name, " ".join(str(details.get("cause", "")).split())[:200])
                 found.timed_out += kind == "TaskTimedOut"
+                # A call that was refused waited for nothing.
+                found.waits -= kind == "TaskFailed" and str(details.get("resource", "")).endswith("waitForTaskToken")
 
     def refusals(self, since: float) -> list[str]:
         """What the functions logged of refusals by AWS since then (epoch seconds), at most ten lines.

@@ -56,5 +56,5 @@ class Row:
     def line(self) -> str:
         """For a terminal."""
         mark = {Answer.YES: "ok", Answer.NO: "NO", Answer.UNSEEN: "--"}[self.answer]
-        spent = "" if self.seconds is None else f" ({self.seconds:.0f} s)"
+        spent = "" if self.seconds is None or self.seconds < 1 else f" ({self.seconds:.0f} s)"
         return f"{mark}  {self.key:<12} {self.seen}{spent}"
