@@ -12,7 +12,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from .activity import Sample, number
 from .processes import Look, Processes
@@ -21,6 +21,9 @@ from .terminals import Linux, Terminals
 # Written by the server every two seconds.
 SNAPSHOT = "/run/nod-jupyter/activity.json"
 SNAPSHOT_BYTES = 65536
+# It writes in place: who comes in between finds half of it, and all of it a moment later.
+SNAPSHOT_TRIES = 3
+SNAPSHOT_AGAIN_SECONDS = 0.02
 # A server that has not written for so long hangs, whatever it says of its kernels.
 STALE_SECONDS = 30.0
 # Whatever a minute is: the server writes every two seconds, and may be slow.
@@ -30,6 +33,11 @@ COUNTERS = ("/usr/sbin/nft", "list", "counters", "table", "inet", "nod_traffic")
 COUNTED = re.compile(rb"counter (?:sent|received) \{\s*packets \d+ bytes (\d+)")
 # A program of its own costs more than all the rest of a look.
 TRAFFIC_SECONDS = 15.0
+HOME = "/home/jupyter"
+# A program of its own, which can be ended: the user may have put a file system there that never answers.
+SPACE_QUESTION = ("/usr/bin/stat", "--file-system", "--format=%a %b %S", HOME)
+SPACE_SECONDS = 60.0
+MIB = 1024 * 1024
 GPU = "/dev/nvidia0"
 GPU_SECONDS = 30.0
 GPU_QUESTION = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits")
@@ -52,6 +60,15 @@ class Snapshot(NamedTuple):
 
 def read_snapshot(path: str, now: float) -> Snapshot | None:
     """The server's snapshot; None when there is none that can be believed. Its writer is not trusted."""
+    for _ in range(SNAPSHOT_TRIES):
+        found = _read_once(path, now)
+        if found is not None:
+            return found
+        time.sleep(SNAPSHOT_AGAIN_SECONDS)
+    return None
+
+
+def _read_once(path: str, now: float) -> Snapshot | None:
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -99,21 +116,40 @@ def run(command: tuple[str, ...]) -> bytes | None:
     return None
 
 
-class Now:
+Answer = TypeVar("Answer")
+
+
+class Now(Generic[Answer]):
     """An answer that is asked for only so often, and kept in between."""
 
-    def __init__(self, seconds: float, ask: Callable[[], float | None]) -> None:
+    def __init__(self, seconds: float, ask: Callable[[], Answer | None]) -> None:
         self._seconds = seconds
         self._ask = ask
         self._asked_at: float | None = None
-        self.value: float | None = None
+        self.value: Answer | None = None
 
-    def at(self, now: float) -> float | None:
+    def at(self, now: float) -> Answer | None:
         """The answer, not older than these seconds."""
         if self._asked_at is None or now - self._asked_at >= self._seconds:
             self._asked_at = now
             self.value = self._ask()
         return self.value
+
+
+class Space(NamedTuple):
+    """Room in the file system of the user's home, in MiB: what an ordinary user may still write, and the whole."""
+
+    free_mib: int
+    size_mib: int
+
+
+def parse_space(answer: bytes | None) -> Space | None:
+    """Space from what `stat` printed: free blocks, all blocks, bytes in a block. None for anything else."""
+    words = (answer or b"").split()
+    if len(words) != 3 or not all(word.isdigit() for word in words):
+        return None
+    free, blocks, size = map(int, words)
+    return Space(free * size // MIB, blocks * size // MIB)
 
 
 class Traffic:
@@ -155,7 +191,12 @@ class Looker:
         self._traffic = Traffic(lambda: run(COUNTERS), TRAFFIC_SECONDS * minute / 60)
         self.has_gpu = os.path.exists(GPU)  # noqa: PTH110
         self._gpu = Now(GPU_SECONDS * minute / 60, lambda: _busiest_gpu(run(GPU_QUESTION)))
+        self._space = Now(SPACE_SECONDS * minute / 60, lambda: parse_space(run(SPACE_QUESTION)))
         self.busiest: list[str] = []
+
+    def space(self) -> Space | None:
+        """Room for what the user writes, at most a minute old; None: could not be found out."""
+        return self._space.at(boottime())
 
     def look(self) -> Sample:
         """One look. Amounts are since the look before, and unknown at the first."""

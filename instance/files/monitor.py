@@ -673,6 +673,9 @@ class Monitor:
         if not self._looker.has_gpu:
             facts.pop("gpu_percent", None)
         facts["busiest"] = list(self._looker.busiest)
+        space = self._looker.space()
+        if space is not None:
+            facts["disk"] = {"free_mib": space.free_mib, "size_mib": space.size_mib}
         return {
             "at": wall.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "boot_id": self._boot_id,

@@ -7,7 +7,7 @@ DEFAULT_CODE=password_failed
 source "$NOD_WORK/scripts/common.sh"
 FILE=/etc/nod/password_hash
 # The server writes here which password counts for it, by the SHA-256 of the hash.
-COUNTS=/run/nod-jupyter/password
+COUNTS=/run/nod-password/counts
 # It looks twice a second.
 WAIT_SECONDS=15
 
@@ -19,7 +19,7 @@ one_at_a_time 120 password
 
 [ -e "$FILE" ] || fail password_failed "The notebook has no password yet: run configure-notebook first."
 
-# The notebook's user owns that folder: what lies there may be a pipe or a link, and must hold up nothing.
+# The notebook's user owns that file: what it holds, and how long it takes to read, must hold up nothing.
 counting() { timeout 2 dd if="$COUNTS" iflag=nonblock,nofollow bs=64 count=1 status=none 2>/dev/null || true; }
 runs() { systemctl is-active --quiet jupyter.service; }
 
