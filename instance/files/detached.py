@@ -1,9 +1,9 @@
 """Leaves a kernel's detached processes alone when the kernel ends.
 
-What a cell starts with nohup (`subprocess.Popen(["nohup", "python", "train.py"])`) stays in the kernel's process group.
-When a kernel is to end, jupyter_client signals that whole group, and ipykernel ends its children there. Here, a kernel
-with such a process is ended by a signal of its own, and so is every other process of its group. A kernel without one ends
-as Jupyter ends it. Interrupting a cell still reaches them all, as Ctrl-C does in a shell.
+What a cell starts with nohup (`subprocess.Popen(["nohup", "python", "train.py"])`) stays in the kernel's process
+group. When a kernel is to end, jupyter_client signals that whole group, and ipykernel ends its children there. Here, a
+kernel with such a process is ended by a signal of its own, and so is every other process of its group. A kernel without
+one ends as Jupyter ends it. Interrupting a cell still reaches them all, as Ctrl-C does in a shell.
 
 It leans on names of jupyter_client that are not public; where one is missing, kernels end as Jupyter ends them.
 """

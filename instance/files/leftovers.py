@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 """Ends the processes that the notebook's server left behind, and leaves detached jobs alone.
 
-Runs after each end of jupyter.service (ExecStopPost=), whose KillMode=process ends the server alone. Its kernels must
-not stay: nobody could reach them, and they hold memory and GPUs. Most kernels end by themselves within a second, but one
-that is busy in C, or is not Python's, does not. What ends here is in a session of the server or of one of its kernels, and
-does not ignore SIGHUP. So a job lives that was started with nohup, setsid, tmux or start_new_session. Terminals need
-nothing: the kernel of Linux hangs them up when the server closes them.
+Runs after each end of jupyter.service (ExecStopPost=), whose KillMode=process ends the server alone. Its kernels
+must not stay: nobody could reach them, and they hold memory and GPUs. Most kernels end by themselves within a second,
+but one that is busy in C, or is not Python's, does not. What ends here is in a session of the server or of one of its
+kernels, and does not ignore SIGHUP. So a job lives that was started with nohup, setsid, tmux or start_new_session.
+Terminals need nothing: Linux hangs them up when the server is gone.
 
 With --all it ends every process of the notebook's user: the machine is stopping.
 """
@@ -45,7 +45,8 @@ class Process(NamedTuple):
 def is_kernel(process: Process, server: int) -> bool:
     """Whether it is a kernel that the server `server` (its process id) started.
 
-    Kernels of batch runs (nbconvert, papermill) are of another process, and what a kernel started has no connection file.
+    Kernels of batch runs (nbconvert, papermill) are of another process, and what a kernel started has no connection
+    file.
     """
     return process.has_connection_file and process.kernel_of == server
 

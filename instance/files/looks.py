@@ -12,7 +12,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from .activity import Sample, number
 from .processes import Look, Processes
@@ -36,7 +36,6 @@ TRAFFIC_SECONDS = 15.0
 HOME = "/home/jupyter"
 # A program of its own, which can be ended: the user may have put a file system there that never answers.
 SPACE_QUESTION = ("/usr/bin/stat", "--file-system", "--format=%a %b %S", HOME)
-SPACE_SECONDS = 60.0
 MIB = 1024 * 1024
 GPU = "/dev/nvidia0"
 GPU_SECONDS = 30.0
@@ -116,19 +115,16 @@ def run(command: tuple[str, ...]) -> bytes | None:
     return None
 
 
-Answer = TypeVar("Answer")
-
-
-class Now(Generic[Answer]):
+class Now:
     """An answer that is asked for only so often, and kept in between."""
 
-    def __init__(self, seconds: float, ask: Callable[[], Answer | None]) -> None:
+    def __init__(self, seconds: float, ask: Callable[[], float | None]) -> None:
         self._seconds = seconds
         self._ask = ask
         self._asked_at: float | None = None
-        self.value: Answer | None = None
+        self.value: float | None = None
 
-    def at(self, now: float) -> Answer | None:
+    def at(self, now: float) -> float | None:
         """The answer, not older than these seconds."""
         if self._asked_at is None or now - self._asked_at >= self._seconds:
             self._asked_at = now
@@ -141,6 +137,11 @@ class Space(NamedTuple):
 
     free_mib: int
     size_mib: int
+
+
+def home_space() -> Space | None:
+    """Room for what the notebook's user writes; None: could not be found out."""
+    return parse_space(run(SPACE_QUESTION))
 
 
 def parse_space(answer: bytes | None) -> Space | None:
@@ -191,12 +192,7 @@ class Looker:
         self._traffic = Traffic(lambda: run(COUNTERS), TRAFFIC_SECONDS * minute / 60)
         self.has_gpu = os.path.exists(GPU)  # noqa: PTH110
         self._gpu = Now(GPU_SECONDS * minute / 60, lambda: _busiest_gpu(run(GPU_QUESTION)))
-        self._space = Now(SPACE_SECONDS * minute / 60, lambda: parse_space(run(SPACE_QUESTION)))
         self.busiest: list[str] = []
-
-    def space(self) -> Space | None:
-        """Room for what the user writes, at most a minute old; None: could not be found out."""
-        return self._space.at(boottime())
 
     def look(self) -> Sample:
         """One look. Amounts are since the look before, and unknown at the first."""

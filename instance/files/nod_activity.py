@@ -212,7 +212,7 @@ class Watch:
             "visible": visible,
             "hidden": hidden,
         }
-        # In place: the folder is root's, so that nothing else can take the file's space. Who reads in between tries again.
+        # In place: the folder is root's, so that nothing else can take the file's space. The reader tries again.
         self._file.write_text(json.dumps(content))
 
     def _scan_buffer(self, kernel: str, manager: Any) -> None:

@@ -305,7 +305,7 @@ class Processes:
         return int(text) if text.isdigit() else None
 
     def _read(self, name: str) -> bytes:
-        """A file of /proc, or one with a path of its own; nothing when it cannot be read: it may have ended meanwhile."""
+        """A file of /proc, or one with a path of its own; nothing when it cannot be read: it may have ended."""
         path = name if name.startswith("/") else f"{self._proc}/{name}"
         try:
             file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)

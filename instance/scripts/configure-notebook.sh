@@ -22,7 +22,8 @@ one_at_a_time 300 password
 
 tenths() { echo $((${EPOCHREALTIME/[.,]/} / 100000)); }
 started=$(tenths)
-for file in notebook.py nod_identity.py nod_activity.py cells.py visits.py saves.py open_sockets.py login_limit.py detached.py; do
+for file in notebook.py nod_identity.py nod_activity.py cells.py visits.py saves.py open_sockets.py login_limit.py detached.py \
+    full_disk.py; do
     put "$FILES/$file" "/opt/nod/notebook/$file" 0644
 done
 put "$FILES/check_notebook.py" /opt/nod/check_notebook.py 0755
@@ -34,7 +35,7 @@ put "$FILES/jupyter.service" /etc/systemd/system/jupyter.service 0644
 printf '%s\n' "$PasswordHash" >"$NOD_WORK/password_hash"
 password_id "$NOD_WORK/password_hash" >"$NOD_WORK/password_configured"
 if ! cmp -s "$NOD_WORK/password_configured" "$CONFIGURED" || [ ! -e /etc/nod/password_hash ]; then
-    put "$NOD_WORK/password_hash" /etc/nod/password_hash 0640 root:jupyter
+    put_whole "$NOD_WORK/password_hash" /etc/nod/password_hash 0640 jupyter
     # Last: of a run that was cut off before, the next one puts the password in place.
     install -m 0600 "$NOD_WORK/password_configured" "$CONFIGURED"
 fi
