@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .activity import Activity, number
-from .looks import Looker, boottime
+from .looks import Looker, Space, boottime, home_space
 
 VERSION = "2"
 # Durations that follow the deployment's minute (NOD_MINUTE_SECONDS): a minute here has 60 seconds.
@@ -548,6 +548,7 @@ class Monitor:
         clock: Callable[[], float] = boottime,
         wall: Callable[[], datetime.datetime] = utc_now,
         end: Callable[[], None] = power_off,
+        space: Callable[[], Space | None] = home_space,
     ) -> None:
         self._looker = looker
         self._metadata = metadata
@@ -560,6 +561,7 @@ class Monitor:
         self._clock = clock
         self._time = Timekeeper(wall, clock)
         self._end = end
+        self._space = space
         started = clock()
         self.activity = Activity(started)
         self.dead_man = DeadMan(started, minute)
@@ -673,6 +675,9 @@ class Monitor:
         if not self._looker.has_gpu:
             facts.pop("gpu_percent", None)
         facts["busiest"] = list(self._looker.busiest)
+        space = self._space()
+        if space is not None:
+            facts["disk"] = {"free_mib": space.free_mib, "size_mib": space.size_mib}
         return {
             "at": wall.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "boot_id": self._boot_id,

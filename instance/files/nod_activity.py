@@ -212,9 +212,8 @@ class Watch:
             "visible": visible,
             "hidden": hidden,
         }
-        new = self._file.with_suffix(".new")
-        new.write_text(json.dumps(content))
-        new.replace(self._file)
+        # In place: the folder is root's, so that nothing else can take the file's space. The reader tries again.
+        self._file.write_text(json.dumps(content))
 
     def _scan_buffer(self, kernel: str, manager: Any) -> None:
         """What the kernel asked while no page was there: the server keeps it for the page that comes back."""
