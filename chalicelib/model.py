@@ -317,6 +317,8 @@ class SeenBeat:
     at: str
     unknown: Mapping[str, str] = field(default_factory=dict)
     """Since when each signal cannot be told."""
+    restarted: str | None = None
+    """When it rebooted first since it was used last."""
 
 
 @dataclass(frozen=True)
@@ -505,7 +507,11 @@ def _warned(row: Mapping[str, object]) -> Warned | None:
 def _seen(row: Mapping[str, object]) -> SeenBeat | None:
     at = rows.text(row, "at")
     unknown = {str(name): since for name, since in rows.mapping(row, "unknown").items() if isinstance(since, str)}
-    return SeenBeat(rows.text(row, "boot_id"), rows.whole(row, "beat"), at, unknown) if at else None
+    return (
+        SeenBeat(rows.text(row, "boot_id"), rows.whole(row, "beat"), at, unknown, rows.text(row, "restarted"))
+        if at
+        else None
+    )
 
 
 def _stop(row: Mapping[str, object]) -> Stop | None:

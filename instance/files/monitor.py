@@ -465,6 +465,10 @@ class DeadMan:
         patience = self.patience()
         return idle_seconds >= patience and now - self.confirmed_at >= patience and now >= self.hold_at
 
+    def is_due(self, idle_seconds: float) -> bool:
+        """Whether the sweep may stop it now: from the limit to twice that, after which something else keeps it."""
+        return self._limit() <= idle_seconds <= 2 * self._limit()
+
     def state(self) -> dict[str, Any]:
         """What to keep over a restart of the monitor (JSON)."""
         return {
@@ -644,7 +648,11 @@ class Monitor:
     def _is_active(self, now: float) -> bool:
         """Whether something is active, or another than the last heartbeat said."""
         recent = max(PERIOD_SECONDS * self._scale, 2 * LEAST_SECONDS)
-        return any(age < recent for age in self.activity.ages(now).values()) or self._told != self._changing(now)
+        if any(age < recent for age in self.activity.ages(now).values()) or self._told != self._changing(now):
+            return True
+        # Only a heartbeat that shows the whole limit stops it: one that came minutes after it would make the stop late.
+        idle = self.activity.idle_seconds(now, self.dead_man.unknown_cap())
+        return self.dead_man.is_due(idle)
 
     def _begins(self, now: float) -> bool:
         """Whether use has begun of which the last heartbeat did not know, after a while without any.

@@ -666,6 +666,21 @@ def test_an_idle_machine_beats_each_four_minutes_and_a_busy_one_each(
     assert [row["beat"] for row in machine.rows] == list(range(1, len(machine.rows) + 1))
 
 
+def test_an_idle_machine_beats_each_minute_once_it_may_be_stopped(machine: Machine, notebook: dict[str, Any]) -> None:
+    monitored = machine.monitor(PORT)
+    machine.row = {"limit_seconds": {"N": "1800"}}
+    machine.run(monitored, 1790)
+    calm = len(machine.rows)
+    assert calm <= 9
+    machine.run(monitored, 600)
+    assert 9 <= len(machine.rows) - calm <= 11, "a sweep sees within a minute that the limit is reached"
+    assert 0 <= machine.rows[calm]["uptime"] - 1000 - 1800 <= 10
+    machine.run(monitored, 3600)
+    late = len(machine.rows)
+    machine.run(monitored, 1200)
+    assert 4 <= len(machine.rows) - late <= 6, "something else keeps it by then"
+
+
 def test_a_notebook_that_starts_is_asked_each_second_and_told_of_at_once(
     machine: Machine, notebook: dict[str, Any]
 ) -> None:
