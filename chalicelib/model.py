@@ -347,6 +347,8 @@ class Notebook:
     steps: Mapping[str, Mapping[str, object]]
     notify: tuple[str, ...]
     notifications: Mapping[str, str]
+    told: str | None = None
+    """Which execution published which kind of message last: one that asks again had its answer lost."""
     max_hours: int | None = None
     ready_at: str | None = None
     terminated_at: str | None = None
@@ -419,6 +421,7 @@ class Notebook:
                 str(channel): str(state)
                 for channel, state in (notifications if isinstance(notifications, Mapping) else {}).items()
             },
+            told=rows.text(record, "told"),
             max_hours=rows.whole(record, "max_hours"),
             ready_at=rows.text(record, "ready_at"),
             terminated_at=rows.text(record, "terminated_at"),
