@@ -11,6 +11,7 @@ from typing import Any
 from chalicelib import links, times
 from chalicelib.costs import disk_month, last_run
 from chalicelib.errors import NodError
+from chalicelib.heartbeats import DueJob
 from chalicelib.idle_words import Words
 from chalicelib.model import PASSWORD_FAILED, SLACK, START_FAILED, STOP_FAILED, Failure, Notebook, User
 from chalicelib.prices import Catalogue
@@ -105,6 +106,8 @@ class About:
     now: datetime
     minute: timedelta = timedelta(minutes=1)
     reason: str | None = None
+    jobs: tuple[DueJob, ...] = ()
+    """The owner's own jobs that do not run while it is stopped, and were not told of before."""
 
 
 def due(notebook: Notebook) -> str | None:
@@ -361,8 +364,22 @@ def _stopped(words: _Words) -> _Content:
         "and what was only in memory.",
         f"It is there again about a minute after you wake it (nod start {words.view.id}). To remove it with its disk: "
         f"nod delete {words.view.id}",
+        *_jobs(words),
     ]
     return f"Notebook {words.name} has stopped", paragraphs, [words.run_cost(), words.disk()], words.wake()
+
+
+_SCHEDULERS = {"cron": "cron job", "timer": "timer"}
+
+
+def _jobs(words: _Words) -> list[str]:
+    """That the owner's own jobs do not run now, which a person may not think of."""
+    said = []
+    for job in words.about.jobs:
+        due = "is due" if job.at > words.now else "was due"
+        name = job.name.replace("`", "'")
+        said.append(f"your {_SCHEDULERS.get(job.what, job.what)} `{name}` {due} at {words.time(job.at)}")
+    return [f"Nothing runs while it is stopped: {'; '.join(said)}."] if said else []
 
 
 def _warned(words: _Words) -> _Content:
