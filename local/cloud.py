@@ -69,13 +69,14 @@ class AnyMachines(Protocol):
 class Cloud:
     """Begins with `with Cloud(...) as cloud`; nothing of it is left at the end of the block.
 
-    `api_url` and `aws_url` are where it listens, `token` is that of the user `demo`; `inbox`, `slack` and `faults`
-    are what a person looks at and switches.
+    `api_url` and `aws_url` are where it listens, `token` is that of the user `demo`, `user_id` their id; `inbox`,
+    `slack` and `faults` are what a person looks at and switches.
     """
 
     api_url: str
     aws_url: str
     token: str
+    user_id: str
 
     def __init__(
         self,
@@ -469,6 +470,7 @@ class Cloud:
         self.token = importlib.import_module("admin.users").add_user(
             deployment, DEMO_USER, email=DEMO_MAIL, slack=DEMO_USER, quota=DEMO_QUOTA
         )
+        self.user_id = self.token.split(".")[1]
         path = self.state / "token"
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

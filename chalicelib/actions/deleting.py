@@ -43,7 +43,7 @@ def delete(
             if begun is None:
                 continue
             notebook = begun
-        execution = executions.delete(notebook, user.name)
+        execution = executions.delete(notebook, user.id)
         workflows.start(terminate_arn, execution.name, execution.input)
         return notebook
     raise Unavailable("The notebook's state keeps changing. Try again.")
