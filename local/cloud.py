@@ -28,7 +28,7 @@ from local.agent import Agents
 from local.aws import stepfunctions
 from local.aws.ec2 import Ec2
 from local.aws.front import Front, Server, reset_moto
-from local.aws.sns import Sns, unsubscribe
+from local.aws.sns import Sns
 from local.aws.ssm import Commands
 from local.background import Background
 from local.control import Control
@@ -294,8 +294,9 @@ class Cloud:
         self.front.lambdas = self.lambdas
         self.front.ec2 = self.ec2
         self.control.machines = self.ec2.summary
-        self.control.confirm = self.sns.confirm
-        self.control.unsubscribe = lambda arn: unsubscribe(sns_backends[ACCOUNT][self.region], arn)
+        topics = sns_backends[ACCOUNT][self.region]
+        self.control.confirm = lambda token: self.sns.confirm(token, topics)
+        self.control.unsubscribe = lambda arn: self.sns.unsubscribe_by_link(topics, arn)
         self.control.health = lambda: {"stage": self.stage, "api": getattr(self, "api_url", None)}
         # First of all at the end: nothing new begins, executions are over before what they call is gone.
         self._closers.append(self._stop_executions)
