@@ -274,13 +274,13 @@ def shown(notebook: Notebook, status: int = 202) -> Response:
     return answer(asdict(showing().one(notebook, user(), now())), status)
 
 
-def note(notebook: Notebook, action: str, by: str, reason: str) -> None:
+def note(notebook: Notebook, action: str, by: User, reason: str) -> None:
     """What somebody did, into the notebook's ledger. It is done: a ledger that does not answer changes nothing."""
     try:
         with as_unavailable("DynamoDB"):
-            ledger().write([line(notebook.id, now(), action=action, code="asked", by=by, reason=reason)])
+            ledger().write([line(notebook.id, now(), action=action, code="asked", by=by.id, reason=reason)])
     except errors.Unavailable as error:
-        logger.error("not in the ledger", action=action, by=by, exc_info=error)
+        logger.error("not in the ledger", action=action, by=by.name, exc_info=error)
 
 
 def query(name: str) -> str | None:
@@ -337,13 +337,13 @@ def list_events(notebook_id: str) -> Response:
 def stop_notebook(notebook_id: str) -> Response:
     notebook = stopping.stop(
         reading.owned(notebook_id, user(), notebooks()),
-        user().name,
+        user(),
         now=now(),
         notebooks=notebooks(),
         workflows=workflows(),
         stop_arn=settings().stop_arn,
     )
-    note(notebook, "stop", user().name, f"{user().name} stopped it")
+    note(notebook, "stop", user(), f"{user().name} stopped it")
     return shown(notebook)
 
 
@@ -351,7 +351,7 @@ def stop_notebook(notebook_id: str) -> Response:
 @refusable
 def start_notebook(notebook_id: str) -> Response:
     notebook = starting().start(reading.owned(notebook_id, user(), notebooks()), now())
-    note(notebook, "start", user().name, f"{user().name} started it")
+    note(notebook, "start", user(), f"{user().name} started it")
     return shown(notebook)
 
 
@@ -362,7 +362,7 @@ def extend_notebook(notebook_id: str) -> Response:
     document = body.read_json(raw_body(), request().headers.get("content-type"))
     hours = ExtendRequest.from_json(document, user().max_extend_hours).hours
     notebook = extending.extend(notebook, hours, now=now(), notebooks=notebooks(), minute=settings().minute)
-    note(notebook, "extend", user().name, f"{user().name} asked for {hours:g} hours; {extending.kept(notebook)}")
+    note(notebook, "extend", user(), f"{user().name} asked for {hours:g} hours; {extending.kept(notebook)}")
     return shown(notebook)
 
 
@@ -378,7 +378,7 @@ def reset_password(notebook_id: str) -> Response:
         workflows=workflows(),
         password_arn=settings().password_arn,
     )
-    note(found.notebook, "password", user().name, f"{user().name} asked for another password")
+    note(found.notebook, "password", user(), f"{user().name} asked for another password")
     view = showing().one(found.notebook, user(), now())
     return answer(asdict(LaunchedView.of_view(view, found.password, found.message, [])), 202)
 
@@ -388,7 +388,7 @@ def reset_password(notebook_id: str) -> Response:
 def renew_link(notebook_id: str) -> Response:
     notebook = reading.owned(notebook_id, user(), notebooks())
     renewed = linking.renew(notebook, api_url(), now=now(), notebooks=notebooks())
-    note(renewed, "link", user().name, f"{user().name} asked for a new link; the old ones ended")
+    note(renewed, "link", user(), f"{user().name} asked for a new link; the old ones ended")
     return shown(renewed)
 
 
@@ -405,7 +405,7 @@ def delete_notebook(notebook_id: str) -> Response:
         terminate_arn=settings().terminate_arn,
     )
     if notebook.state == "terminating":
-        note(notebook, "delete", user().name, f"{user().name} deleted it")
+        note(notebook, "delete", user(), f"{user().name} deleted it")
     return shown(notebook)
 
 

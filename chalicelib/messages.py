@@ -52,11 +52,13 @@ class Button:
 class Message:
     """A message as the topic gets it.
 
-    `paragraphs` begin with four spaces where they are to stay on a line of their own; `channels` are those that are to
-    deliver it; `notebook` is None where it is not about one, `execution` where no workflow's execution tells it.
+    `owner` is the user's name, for people; the topic's filters go by `owner_id`. `paragraphs` begin with four spaces
+    where they are to stay on a line of their own; `channels` are those that are to deliver it; `notebook` is None where
+    it is not about one, `execution` where no workflow's execution tells it.
     """
 
     owner: str
+    owner_id: str
     kind: str
     channels: tuple[str, ...]
     subject: str
@@ -81,6 +83,7 @@ class Message:
             "id": self.notebook.id if self.notebook else None,
             "execution": self.execution,
             "owner": self.owner,
+            "owner_id": self.owner_id,
             "kind": self.kind,
             "channels": [channel for channel in self.channels if channel.startswith(SLACK)],
             "subject": self.subject,
@@ -140,6 +143,7 @@ def compose(kind: str, about: About, channels: Sequence[str]) -> Message:
     view = about.view
     return Message(
         owner=view.owner,
+        owner_id=view.owner_id,
         kind=kind,
         channels=tuple(channels),
         subject=subject[:_LONGEST_SUBJECT],
@@ -168,6 +172,7 @@ def disks(owner: User, notebooks: Sequence[Notebook], prices: Catalogue, region:
     ]
     return Message(
         owner=owner.name,
+        owner_id=owner.id,
         kind=DISKS,
         channels=owner.channels,
         subject=f"{count}, which costs {total} a month"[:_LONGEST_SUBJECT] if total else count,
@@ -184,6 +189,7 @@ def orphan(owner: User, kind: str, identifier: str, plan: str) -> Message:
     """Something of the user's in AWS that no notebook knows. `plan`: what will happen and when, a sentence."""
     return Message(
         owner=owner.name,
+        owner_id=owner.id,
         kind=ORPHAN,
         channels=owner.channels,
         subject=f"The {kind} {identifier} belongs to no notebook"[:_LONGEST_SUBJECT],

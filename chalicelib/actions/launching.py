@@ -60,7 +60,7 @@ class Launching:
         """
         request = LaunchRequest.from_json(document, user.allowed_types)
         _check_key(key)
-        notebook_id = tokens.notebook_id(user.secret, user.name, key)
+        notebook_id = tokens.notebook_id(user.secret, user.id, key)
         fingerprint = tokens.body_hmac(user.secret, body.canonical(document))
         if key is not None and (known := self._notebooks.get(notebook_id)) is not None:
             return self._replay(known, fingerprint, user, now)

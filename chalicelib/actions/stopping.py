@@ -9,7 +9,7 @@ from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import FieldError, NotFound, Unavailable, WrongState
 from chalicelib.executions import Execution
-from chalicelib.model import Notebook, Stop
+from chalicelib.model import Notebook, Stop, User
 
 ATTEMPTS = 4
 """How often a state may move between reading and writing."""
@@ -18,7 +18,7 @@ LOOK_AFTER = timedelta(minutes=15)
 
 
 def stop(
-    notebook: Notebook, by: str, *, now: datetime, notebooks: NotebooksTable, workflows: Workflows, stop_arn: str
+    notebook: Notebook, by: User, *, now: datetime, notebooks: NotebooksTable, workflows: Workflows, stop_arn: str
 ) -> Notebook:
     """Begins to stop a notebook that is ready; its disk stays. The record as it is then.
 
@@ -32,7 +32,7 @@ def stop(
             raise _still_launching(notebook)
         if notebook.state != "ready":
             raise wrong_state(notebook, "ready", "stopped")
-        begun = notebooks.begin_stop(notebook, Stop("asked", f"{by} stopped it", by), now, now + LOOK_AFTER)
+        begun = notebooks.begin_stop(notebook, Stop("asked", f"{by.name} stopped it", by.id), now, now + LOOK_AFTER)
         if begun is not None:
             execution = executions.stop(begun, call=True)
             start_or_leave(begun, stop_arn, execution, now=now, notebooks=notebooks, workflows=workflows)

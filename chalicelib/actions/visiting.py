@@ -20,7 +20,7 @@ from chalicelib.links import Verdict
 from chalicelib.model import Notebook, User
 from chalicelib.pages import Form, Page
 
-# No user's name has this form, so it is looked up and never found.
+# No user's id has this form, so it is looked up and never found.
 _NOBODY = "-"
 
 
@@ -36,7 +36,7 @@ class Act:
     """What was done: to which notebook, and where its page is."""
 
     notebook: Notebook
-    by: str
+    by: User
     location: str
 
 
@@ -113,10 +113,10 @@ class Visits:
         if not links.opens(key, found.owner.secret, found.notebook):
             key = None
         if key is not None and action == links.WAKE:
-            return Act(notebook, found.owner.name, self._life(found, key))
+            return Act(notebook, found.owner, self._life(found, key))
         token = links.token(found.owner.secret, links.DONE, action, notebook, now + links.FORM_LIFE)
         location = f"{self._prefix}/n/{notebook.id}/{action}?d={token}" + (f"&k={key}" if key else "")
-        return Act(notebook, found.owner.name, location)
+        return Act(notebook, found.owner, location)
 
     def _do(self, action: str, found: _Found, now: datetime) -> Notebook:
         notebook, settings = found.notebook, self._showing.settings
@@ -127,7 +127,7 @@ class Visits:
             return extend(notebook, hours, now=now, notebooks=self._notebooks, minute=settings.minute)
         return stop(
             notebook,
-            found.owner.name,
+            found.owner,
             now=now,
             notebooks=self._notebooks,
             workflows=self._workflows,

@@ -21,7 +21,7 @@ from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import Unavailable
 from chalicelib.messages import Message
 from chalicelib.model import DUE_SHARDS
-from tests.unit.stage import ACCOUNT, API_URL, ENV, REGION, Stage, logged, stage, user
+from tests.unit.stage import ACCOUNT, API_URL, ENV, REGION, Stage, logged, person, stage, user
 from tests.unit.test_api import problem, request
 
 INSTANCE = "i-0123456789abcdef0"
@@ -65,7 +65,7 @@ def a_notebook(deployed: Stage, token: str, state: str = "ready", **values: Any)
     if state == "stopped":
         deployed.dynamodb.update_item(
             TableName=ENV["NOD_USERS_TABLE"],
-            Key={"name": {"S": "ada"}},
+            Key={"id": {"S": person(deployed, "ada").id}},
             UpdateExpression="DELETE active :id",
             ExpressionAttributeValues={":id": {"SS": [identifier]}},
         )
@@ -100,7 +100,7 @@ class TestStopping:
         assert answer.json_body["error"] is None
         assert input_of(deployed, "stop") == (
             f"{identifier}-stop-1",
-            {"id": identifier, "owner": "ada", "name": "thesis", "instance_id": INSTANCE, "call": True},
+            {"id": identifier, "owner": person(deployed).id, "name": "thesis", "instance_id": INSTANCE, "call": True},
         )
         row = deployed.record(identifier)
         assert row["due_at"] == {"S": "2026-11-22T14:20:00.000Z"}
@@ -167,13 +167,13 @@ class TestStarting:
             f"{identifier}-start-1",
             {
                 "id": identifier,
-                "owner": "ada",
+                "owner": person(deployed).id,
                 "name": "thesis",
                 "instance_id": INSTANCE,
                 "instance_arn": ARN,
             },
         )
-        assert deployed.app.users().get("ada").active == {identifier}
+        assert person(deployed).active == {identifier}
         row = deployed.record(identifier)
         assert row["due_at"] == {"S": (T0 + LOOK_AFTER).strftime("%Y-%m-%dT%H:%M:%S.000Z")}
         assert (row["starts"], "warned" in row) == ({"N": "1"}, False)
@@ -324,7 +324,7 @@ class TestPassword:
         name, document = input_of(deployed, "password")
         assert name == f"{identifier}-password-1"
         assert document.pop("password_hash").startswith("argon2:$argon2id$")
-        assert document == {"id": identifier, "owner": "ada", "name": "thesis", "instance_id": INSTANCE}
+        assert document == {"id": identifier, "owner": person(deployed).id, "name": "thesis", "instance_id": INSTANCE}
         assert answer["password"] not in json.dumps(input_of(deployed, "password"))
 
     @pytest.mark.parametrize("table", ["NOD_EVENTS_TABLE", "NOD_HEARTBEATS_TABLE"])
@@ -511,7 +511,7 @@ def location(response: HTTPResponse) -> str:
 
 def mail_link(deployed: Stage, identifier: str, action: str, now: datetime) -> str:
     notebook = deployed.app.notebooks().get(identifier)
-    link = links.action_link(deployed.app.users().get("ada").secret, action, notebook, now)
+    link = links.action_link(person(deployed).secret, action, notebook, now)
     assert link is not None
     return link.removeprefix(API_URL)
 
@@ -528,7 +528,7 @@ class TestTheLinkForLife:
     )
     def test_else_it_shows_a_page_and_changes_nothing(self, deployed: Stage, token: str, state: str) -> None:
         identifier = a_notebook(deployed, token, state)
-        secret = deployed.app.users().get("ada").secret
+        secret = person(deployed).secret
         link = f"/n/{identifier}?k={links.key(secret, deployed.app.notebooks().get(identifier))}"
         before = deployed.record(identifier)
         assert "thesis" in page(deployed.http("GET", link))
@@ -608,7 +608,7 @@ class TestButtons:
         deployed.change(identifier, state="stopped", instance_id=INSTANCE)
         deployed.dynamodb.update_item(
             TableName=ENV["NOD_USERS_TABLE"],
-            Key={"name": {"S": "eve"}},
+            Key={"id": {"S": person(deployed, "eve").id}},
             UpdateExpression="DELETE active :id",
             ExpressionAttributeValues={":id": {"SS": [identifier]}},
         )
