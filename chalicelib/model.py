@@ -303,9 +303,13 @@ class SeenBeat:
     """Since when each signal cannot be told."""
 
 
+LINK = "link"
+"""Who asked, where somebody came by a link: no more is known of them."""
+
+
 @dataclass(frozen=True)
 class Stop:
-    """Why a notebook stops or stopped, and who wanted it: a user, `sweep`, `monitor` or `outside`."""
+    """Why a notebook stops or stopped, and who wanted it: a user, `link`, `sweep`, `monitor` or `outside`."""
 
     code: str
     reason: str
