@@ -358,7 +358,7 @@ def test_secrets_are_nowhere(cloud: Cloud, person: Person, notebook: dict[str, A
     for one in (notebook, generated):
         assert "jupyter" in places[f"processes {one['name']}"]
         assert "jupyter" in places[f"journal {one['name']}"]
-        assert one["url"] in places["mail"]
+        assert one["link"] in places["mail"]
     for secret in secrets:
         assert [place for place, text in places.items() if secret in text] == []
     for name, key in keys.items():
