@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import json
 import math
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -33,6 +32,8 @@ except Exception as error:  # noqa: BLE001
     WATCH_ERROR = error
 
 HASH_FILE = Path("/etc/nod/password_hash")
+# Which password counts for this server, by the SHA-256 of its hash; made by nod-runtime.service.
+COUNTS_FILE = Path("/run/nod-password/counts")
 LIMIT_FILE = Path("/var/lib/nod-notebook/guesses.json")
 # How often the hash is looked at, in milliseconds.
 LOOK_AT_HASH = 500
@@ -133,13 +134,9 @@ class OwnerIdentityProvider(PasswordIdentityProvider):
 
     def _say_which_password(self) -> None:
         """For who changed it, and wants to know that it counts."""
-        folder = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-        if not folder:
-            return
         try:
-            new = Path(folder, "password.new")
-            new.write_text(self.password_id())
-            new.replace(Path(folder, "password"))
+            # In place: the folder is root's, so that nothing else can take the file's space.
+            COUNTS_FILE.write_text(self.password_id())
         except OSError as error:
             self.log.warning("Which password counts could not be written down: %s", error)
 

@@ -5,6 +5,7 @@ installed extension can change how JupyterLab looks and works, but not who may r
 not set here.
 """
 
+import os
 import sys
 from pathlib import Path
 
@@ -39,14 +40,34 @@ GUARDED = {
     "ServerApp.extra_log_scrub_param_keys": ("password", "next"),
     # Nobody stands in between, so what claims to be a forwarded address is the visitor's own invention.
     "ServerApp.trust_xheaders": "False",
+    # What is deleted is gone, and the page says so before. A trash on the same disk would keep the space, and could
+    # take nothing once the disk is full.
+    "FileContentsManager.delete_to_trash": "False",
+    "FileContentsManager.always_delete_dir": "True",
 }
 
 
 def main() -> None:
     """Serves until it is stopped. The folder of this file is where `nod_identity` is found."""
     sys.path.insert(0, str(HERE))
+    prepare_kernels()
     settings = {name: value if isinstance(value, tuple) else (value,) for name, value in GUARDED.items()}
     LabApp.launch_instance(argv=[f"--{name}={one}" for name, value in settings.items() for one in value])
+
+
+def prepare_kernels() -> None:
+    """Lets detached processes outlive their kernel, and kernels start on a full disk.
+
+    A jupyter_client that is built otherwise is served as it is.
+    """
+    try:
+        import detached  # noqa: PLC0415
+        import full_disk  # noqa: PLC0415
+
+        detached.spare()
+        full_disk.bear(Path(os.environ.get("JUPYTER_RUNTIME_DIR", "/run/nod-jupyter/runtime")))
+    except Exception as error:  # noqa: BLE001
+        sys.stderr.write(f"Kernels are as Jupyter has them: {error!r}\n")
 
 
 if __name__ == "__main__":

@@ -22,19 +22,28 @@ one_at_a_time 300 password
 
 tenths() { echo $((${EPOCHREALTIME/[.,]/} / 100000)); }
 started=$(tenths)
-for file in notebook.py nod_identity.py nod_activity.py cells.py visits.py saves.py open_sockets.py login_limit.py; do
+for file in notebook.py nod_identity.py nod_activity.py cells.py visits.py saves.py rhythm.py open_sockets.py login_limit.py detached.py \
+    full_disk.py; do
     put "$FILES/$file" "/opt/nod/notebook/$file" 0644
 done
 put "$FILES/check_notebook.py" /opt/nod/check_notebook.py 0755
+put "$FILES/runtime.sh" /opt/nod/runtime.sh 0755
+put "$FILES/nod-runtime.service" /etc/systemd/system/nod-runtime.service 0644
+put "$FILES/leftovers.py" /opt/nod/leftovers.py 0755
+put "$FILES/nod-jobs.service" /etc/systemd/system/nod-jobs.service 0644
 put "$FILES/jupyter.service" /etc/systemd/system/jupyter.service 0644
 printf '%s\n' "$PasswordHash" >"$NOD_WORK/password_hash"
 password_id "$NOD_WORK/password_hash" >"$NOD_WORK/password_configured"
 if ! cmp -s "$NOD_WORK/password_configured" "$CONFIGURED" || [ ! -e /etc/nod/password_hash ]; then
-    put "$NOD_WORK/password_hash" /etc/nod/password_hash 0640 root:jupyter
+    put_whole "$NOD_WORK/password_hash" /etc/nod/password_hash 0640 jupyter
     # Last: of a run that was cut off before, the next one puts the password in place.
     install -m 0600 "$NOD_WORK/password_configured" "$CONFIGURED"
 fi
 
+run systemctl daemon-reload
+run systemctl enable --quiet nod-runtime.service nod-jobs.service
+run systemctl start nod-runtime.service nod-jobs.service ||
+    fail notebook_start_failed "The server has no place under /run: $(journal nod-runtime.service)"
 start_service jupyter.service
 
 restarts() { systemctl show --property NRestarts --value jupyter.service; }

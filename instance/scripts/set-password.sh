@@ -7,7 +7,7 @@ DEFAULT_CODE=password_failed
 source "$NOD_WORK/scripts/common.sh"
 FILE=/etc/nod/password_hash
 # The server writes here which password counts for it, by the SHA-256 of the hash.
-COUNTS=/run/nod-jupyter/password
+COUNTS=/run/nod-password/counts
 # It looks twice a second.
 WAIT_SECONDS=15
 
@@ -15,18 +15,19 @@ parameter PasswordHash \
     '^argon2:[$]argon2id[$]v=19[$]m=[1-9][0-9]{3,5},t=[1-9][0-9]?,p=[1-8][$][A-Za-z0-9+/]{22,87}[$][A-Za-z0-9+/]{22,87}$' \
     "an argon2id hash as jupyter_server.auth.passwd makes it"
 affordable_hash
+hold_agent 10m
 one_at_a_time 120 password
 
 [ -e "$FILE" ] || fail password_failed "The notebook has no password yet: run configure-notebook first."
 
-# The notebook's user owns that folder: what lies there may be a pipe or a link, and must hold up nothing.
+# The notebook's user owns that file: what it holds, and how long it takes to read, must hold up nothing.
 counting() { timeout 2 dd if="$COUNTS" iflag=nonblock,nofollow bs=64 count=1 status=none 2>/dev/null || true; }
 runs() { systemctl is-active --quiet jupyter.service; }
 
 install -m 0600 "$FILE" "$NOD_WORK/before"
 printf '%s\n' "$PasswordHash" >"$NOD_WORK/password_hash"
 
-put_back() { put "$NOD_WORK/before" "$FILE" 0640 root:jupyter; }
+put_back() { put_whole "$NOD_WORK/before" "$FILE" 0640 jupyter; }
 give_up() { # message
     put_back
     fail password_failed "$1 The old password stays."
@@ -35,7 +36,7 @@ give_up() { # message
 trap 'put_back; unexpected "$LINENO" "$?"' ERR
 trap 'put_back; fail password_failed "$NAME was stopped from outside before the server took the password. The old one stays."' TERM INT HUP
 
-put "$NOD_WORK/password_hash" "$FILE" 0640 root:jupyter
+put_whole "$NOD_WORK/password_hash" "$FILE" 0640 jupyter
 # The server takes it as it runs: no start is due.
 rm -f "$PENDING"
 wanted=$(password_id "$FILE")
