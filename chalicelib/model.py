@@ -325,10 +325,14 @@ class SeenBeat:
     """When it rebooted first since it was used last."""
 
 
+LINK = "link"
+"""Who asked, where somebody came by a link: no more is known of them."""
+
+
 @dataclass(frozen=True)
 class Stop:
-    """Why a notebook stops or stopped, and who wanted it: a user (by id in the record, by name in the API), `sweep`,
-    `monitor` or `outside`."""
+    """Why a notebook stops or stopped, and who wanted it: a user (by id in the record, by name in the API), `link`,
+    `sweep`, `monitor` or `outside`."""
 
     code: str
     reason: str

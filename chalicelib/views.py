@@ -155,7 +155,8 @@ class Health:
 
 @dataclass(frozen=True)
 class Event:
-    """One decision about a notebook, or what someone did to it. `by`: a user, `sweep`, `monitor` or `outside`.
+    """One decision about a notebook, or what someone did to it. `by`: a user, `link` (someone with the link),
+    `sweep`, `monitor` or `outside`.
 
     `signals` are what it was decided by: `ages` of what was last active (seconds), `facts`, limits.
     """
