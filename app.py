@@ -33,6 +33,7 @@ from chalicelib.actions import (
     linking,
     reading,
     resetting,
+    settling,
     stopping,
     telling,
     visiting,
@@ -333,6 +334,7 @@ def show_notebook(notebook_id: str) -> Response:
 def list_events(notebook_id: str) -> Response:
     limit, cursor = query("limit"), query("next")
     notebook = reading.owned(notebook_id, user(), notebooks())
+    settling.settle(notebook, notebooks(), ledger())
     return answer(asdict(reading.events(notebook, limit=limit, cursor=cursor, ledger=ledger())), 200)
 
 
@@ -495,7 +497,14 @@ def tell_owner(event: dict[str, Any], _context: object) -> dict[str, object]:
     """Publishes the link, the failure, or the end of a notebook."""
     notebook_id, kind = str(event["id"]), str(event["kind"])
     # Read before: what fails after a message was published would have it published twice.
-    seen = figures.of(notebooks().get(notebook_id), kind)
+    notebook = notebooks().get(notebook_id)
+    seen = figures.of(notebook, kind)
+    try:
+        with as_unavailable("DynamoDB"):
+            settling.settle(notebook, notebooks(), ledger())
+    except errors.Unavailable as error:
+        # The message is more urgent: the lines wait in the record.
+        logger.error("not in the ledger yet", exc_info=error)
     published = messages().tell(notebook_id, kind, now(), execution=event.get("run"))
     logger.info("owner told", kind=kind, published=published, extra=seen)
     return {"published": published}

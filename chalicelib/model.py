@@ -388,6 +388,9 @@ class Notebook:
     decided_at: str | None = None
     warned: Warned | None = None
     seen: SeenBeat | None = None
+    ledger_lines: tuple[Mapping[str, object], ...] = ()
+    """Lines that were written with a change of the record and are not in the ledger yet: `{at, action, code, by,
+    reason}`."""
     confirmed_at: str | None = None
     stopped_at: str | None = None
     stop: Stop | None = None
@@ -470,6 +473,7 @@ class Notebook:
             decided_at=rows.text(record, "decided_at"),
             warned=_warned(rows.mapping(record, "warned")),
             seen=_seen(rows.mapping(record, "seen")),
+            ledger_lines=_lines(record.get("ledger_lines")),
             confirmed_at=rows.text(record, "confirmed_at"),
             stopped_at=rows.text(record, "stopped_at"),
             stop=_stop(rows.mapping(record, "stop")),
@@ -487,6 +491,8 @@ class Notebook:
         }
         if not self.runs:
             del record["runs"]
+        if not self.ledger_lines:
+            del record["ledger_lines"]
         return record
 
 
@@ -520,6 +526,10 @@ def _runs(value: object) -> tuple[PastRun, ...]:
             if parts[0] and parts[1] and parts[2]:
                 found.append(PastRun(parts[0], parts[1], parts[2]))
     return tuple(found)
+
+
+def _lines(value: object) -> tuple[Mapping[str, object], ...]:
+    return tuple(entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, list) else ()
 
 
 def _warned(row: Mapping[str, object]) -> Warned | None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from chalicelib import body, passwords, times, tokens
 from chalicelib.actions.showing import Showing
+from chalicelib.aws.ledger import event
 from chalicelib.aws.notebooks import Created, NotebooksTable
 from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import FieldError, IdempotencyKeyReused, InvalidFields, QuotaExceeded, Unavailable
@@ -76,6 +78,8 @@ class Launching:
             api_url=api_url,
             now=now,
         ).with_password_hash(request.password_hash or passwords.hashed(password or request.password or ""))
+        line = event(notebook_id, now, "launch", "requested", f"{user.name} requested it", by=user.name)
+        notebook = replace(notebook, ledger_lines=(line.to_record(),))
         known = self._create(notebook, user)
         if known is not None:
             return self._replay(known, fingerprint, user, now)
