@@ -40,6 +40,9 @@ printf '%s\n' "$PasswordHash" >"$NOD_WORK/password_hash"
 password_id "$NOD_WORK/password_hash" >"$NOD_WORK/password_configured"
 if ! cmp -s "$NOD_WORK/password_configured" "$CONFIGURED" || [ ! -e /etc/nod/password_hash ]; then
     put_whole "$NOD_WORK/password_hash" /etc/nod/password_hash 0640 jupyter
+    # Before the first change, so that a change on a full disk finds a file to replace.
+    printf '0\n' >"$NOD_WORK/password_number"
+    [ -e /etc/nod/password_number ] || put_whole "$NOD_WORK/password_number" /etc/nod/password_number 0600 root
     # Last: of a run that was cut off before, the next one puts the password in place.
     install -m 0600 "$NOD_WORK/password_configured" "$CONFIGURED"
 fi
