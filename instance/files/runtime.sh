@@ -19,6 +19,11 @@ file() { # path: a regular file that the server may write
     chmod 0600 "$1"
 }
 
+# What else everybody may write to on /run's own file system, such as screen's folder. One with something in it is in use.
+find /run -xdev -mindepth 1 -type d -perm -0002 -empty | while IFS= read -r folder; do
+    own "$folder" "mode=$(stat -c %a "$folder"),gid=$(stat -c %g "$folder"),size=4m,nr_inodes=1k"
+done
+
 own /run/nod-jupyter mode=0755,size=256k,nr_inodes=32
 file /run/nod-jupyter/activity.json
 own /run/nod-password mode=0755,size=16k,nr_inodes=16
