@@ -137,13 +137,29 @@ class LaunchRequest:
     purchase: str = "on-demand"
 
     @classmethod
-    def from_json(cls, body: Mapping[str, object]) -> LaunchRequest:
-        """Raises InvalidFields, which names every field that is wrong and what it may be."""
-        _check(body, REQUEST_FIELDS, _two_passwords(body))
+    def from_json(cls, body: Mapping[str, object], allowed_types: Iterable[str] | None = None) -> LaunchRequest:
+        """Reads a body; `allowed_types` are the types that its sender may have, None: any.
+
+        Whether the type is one of those is for `plan.resolve_type` to say. Here no other is proposed.
+
+        Raises:
+            InvalidFields: names every field that is wrong and what it may be.
+        """
+        _check(body, _request_fields(allowed_types), _two_passwords(body))
         values = dict(body)
         if isinstance(notify := values.get("notify"), list):
             values["notify"] = tuple(notify)
         return cls(**values)  # type: ignore[arg-type]  # each was checked against its kind above
+
+
+def _request_fields(allowed_types: Iterable[str] | None) -> dict[str, Field]:
+    if allowed_types is None:
+        return REQUEST_FIELDS
+    mine = set(allowed_types)
+    field_ = REQUEST_FIELDS["instance_type"]
+    known = tuple(catalogue().types)
+    choice = Choice(known, DEFAULT_TYPE, proposed=[type_ for type_ in known if type_ in mine])
+    return {**REQUEST_FIELDS, "instance_type": replace(field_, kind=choice)}
 
 
 PASSWORD_FIELDS: dict[str, Field] = {name: REQUEST_FIELDS[name] for name in ("password", "password_hash")}
@@ -301,6 +317,8 @@ class SeenBeat:
     at: str
     unknown: Mapping[str, str] = field(default_factory=dict)
     """Since when each signal cannot be told."""
+    restarted: str | None = None
+    """When it rebooted first since it was used last."""
 
 
 @dataclass(frozen=True)
@@ -329,6 +347,8 @@ class Notebook:
     steps: Mapping[str, Mapping[str, object]]
     notify: tuple[str, ...]
     notifications: Mapping[str, str]
+    told: str | None = None
+    """Which execution published which kind of message last: one that asks again had its answer lost."""
     max_hours: int | None = None
     ready_at: str | None = None
     terminated_at: str | None = None
@@ -401,6 +421,7 @@ class Notebook:
                 str(channel): str(state)
                 for channel, state in (notifications if isinstance(notifications, Mapping) else {}).items()
             },
+            told=rows.text(record, "told"),
             max_hours=rows.whole(record, "max_hours"),
             ready_at=rows.text(record, "ready_at"),
             terminated_at=rows.text(record, "terminated_at"),
@@ -489,7 +510,11 @@ def _warned(row: Mapping[str, object]) -> Warned | None:
 def _seen(row: Mapping[str, object]) -> SeenBeat | None:
     at = rows.text(row, "at")
     unknown = {str(name): since for name, since in rows.mapping(row, "unknown").items() if isinstance(since, str)}
-    return SeenBeat(rows.text(row, "boot_id"), rows.whole(row, "beat"), at, unknown) if at else None
+    return (
+        SeenBeat(rows.text(row, "boot_id"), rows.whole(row, "beat"), at, unknown, rows.text(row, "restarted"))
+        if at
+        else None
+    )
 
 
 def _stop(row: Mapping[str, object]) -> Stop | None:

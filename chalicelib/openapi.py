@@ -73,7 +73,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         id="requestNotebook",
         summary="Request a notebook",
         description="Answers at once; the launch goes on, and GET shows its steps. A `password` that the server made "
-        "is in this answer only. Every field is optional; `{}` is a valid body.",
+        "is in this answer only. Every field is optional, and so is the body.",
         success=202,
         answer=LaunchedView,
         refusals=(400, 403, 409, 413, 415, 422),
@@ -339,7 +339,10 @@ def _operation(operation: Operation) -> dict[str, object]:
     if operation.parameters:
         found["parameters"] = list(operation.parameters)
     if operation.body:
-        found["requestBody"] = {"required": True, "content": {FORM if operation.page else JSON: _body(operation.body)}}
+        found["requestBody"] = {
+            "required": operation.body in _NEEDED,
+            "content": {FORM if operation.page else JSON: _body(operation.body)},
+        }
     return found
 
 
@@ -431,6 +434,8 @@ _FORM: Schema = {
         "k": {"type": "string", "pattern": f"^{links.LIFE_KEY}$", "description": "The key of the link for life."},
     },
 }
+_NEEDED = frozenset({"ExtendRequest", "ActionForm"})
+"""Bodies that have fields without a default: the others may be left out."""
 _EXAMPLES: dict[str, dict[str, object]] = {
     "LaunchRequest": {
         "default": {"summary": "All defaults", "value": {}},

@@ -28,6 +28,8 @@ def stop(
         Unavailable: the table did not answer.
     """
     for _ in range(ATTEMPTS):
+        if notebook.state in ("requested", "launching"):
+            raise _still_launching(notebook)
         if notebook.state != "ready":
             raise wrong_state(notebook, "ready", "stopped")
         begun = notebooks.begin_stop(notebook, Stop("asked", f"{by} stopped it", by), now, now + LOOK_AFTER)
@@ -78,4 +80,13 @@ def wrong_state(notebook: Notebook, wanted: str, done: str) -> WrongState:
     return WrongState(
         f"The notebook {notebook.name} is {notebook.state}. It can be {done} while it is {wanted}. Nothing changed.",
         [FieldError("state", f"It is {notebook.state}.", wanted)],
+    )
+
+
+def _still_launching(notebook: Notebook) -> WrongState:
+    return WrongState(
+        f"The notebook {notebook.name} is still being set up, so there is nothing to stop yet. Nothing changed. To "
+        f"cancel the launch and remove its machine, delete the notebook: `nod cancel {notebook.id}`, or "
+        f"DELETE /notebooks/{notebook.id}?confirm={notebook.name}.",
+        [FieldError("state", f"It is {notebook.state}.", "ready")],
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from chalicelib.aws import writes
 from chalicelib.aws.items import from_item, to_attribute, to_item
 from chalicelib.log import logger
 from chalicelib.model import User
@@ -63,9 +64,11 @@ class UsersTable:
                 Item=to_item(record),
                 ConditionExpression="attribute_not_exists(#name)",
                 ExpressionAttributeNames={"#name": "name"},
+                **writes.RETURN_ROW,
             )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return False
+        except self._client.exceptions.ConditionalCheckFailedException as error:
+            # Made of random bits, so a row that holds it is of a try of this call whose answer was lost.
+            return writes.own_row(error, "token_sha256", str(record["token_sha256"])) is not None
         return True
 
     def update(self, name: str, changes: Mapping[str, object | None]) -> bool:

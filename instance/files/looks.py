@@ -55,6 +55,12 @@ class Snapshot(NamedTuple):
     input_at: float
     kernels: list[tuple[bool, bool]]
     browsers: tuple[int, int]
+    #: Whether something could not be looked at that may have been a person's.
+    unseen: bool = False
+    #: Of each kernel its process and the ports that it listens at for the server; None: not told.
+    processes: tuple[tuple[int, ...] | None, ...] = ()
+    #: Ports of apps that are used through the server, which itself sees who calls them.
+    proxied: frozenset[int] = frozenset()
 
 
 def read_snapshot(path: str, now: float) -> Snapshot | None:
@@ -102,7 +108,24 @@ def parse_snapshot(value: Any, now: float) -> Snapshot | None:
         if not isinstance(kernel, list) or len(kernel) != 2 or not all(isinstance(flag, bool) for flag in kernel):
             return None
         pairs.append((kernel[0], kernel[1]))
-    return Snapshot(at, min(input_at, now), pairs, (min(MOST, int(visible)), min(MOST, int(hidden))))
+    return Snapshot(
+        at,
+        min(input_at, now),
+        pairs,
+        (min(MOST, int(visible)), min(MOST, int(hidden))),
+        value.get("unseen") is True,
+        tuple(_numbers(process) or None for process in _list(value.get("processes"))),
+        frozenset(_numbers(value.get("proxied"))),
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return value[:MOST] if isinstance(value, list) else []
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    """Process ids and ports."""
+    return tuple(one for one in _list(value) if isinstance(one, int) and not isinstance(one, bool) and one > 0)
 
 
 def run(command: tuple[str, ...]) -> bytes | None:
@@ -214,6 +237,7 @@ class Looker:
         return Sample(
             now,
             input_at=input_at,
+            input_unseen=jupyter is not None and jupyter.unseen,
             kernels=jupyter.kernels if jupyter else None,
             terminals=terminals,
             cpu_seconds=found.cpu_seconds,
