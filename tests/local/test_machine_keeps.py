@@ -299,13 +299,20 @@ def test_nobody_but_root_can_fill_run(machine: Machine, table: Table) -> None:
     found = shell(machine, f"{AS_USER} 'find /run -xdev -mindepth 1 ! -type s ! -type l -writable 2>/dev/null'")
     assert found == ""
     free = int(shell(machine, "df --output=avail -k /run | tail -n 1"))
-    for folder in ("/run/nod-jupyter", "/run/nod-jupyter/runtime", "/run/nod-password", "/run/lock", "/dev/shm"):
+    for folder in (
+        "/run/nod-jupyter",
+        "/run/nod-activity",
+        "/run/nod-password",
+        "/run/nod-ready",
+        "/run/lock",
+        "/dev/shm",
+    ):
         fill(machine, folder)
     try:
         assert int(shell(machine, "df --output=avail -k /run | tail -n 1")) > free - 1024
         works(machine, table)
     finally:
-        shell(machine, "rm -rf /run/nod-jupyter/runtime/d* /run/nod-jupyter/runtime/full* /run/lock/* /dev/shm/*")
+        shell(machine, "rm -rf /run/nod-jupyter/d* /run/nod-jupyter/full* /run/lock/* /dev/shm/*")
 
 
 def test_a_folder_for_everybody_in_run_gets_a_limit(machine: Machine) -> None:
