@@ -32,5 +32,5 @@ single /run/nod-password counts
 # That it serves.
 single /run/nod-ready ready.json
 # Connection files of kernels, and what else Jupyter keeps while it runs: some KiB for each.
-own /run/nod-jupyter "mode=0700,size=32m,nr_inodes=16k,uid=$(id -u jupyter),gid=$(id -g jupyter)"
+own /run/nod-jupyter "mode=0700,size=32m,nr_inodes=4k,uid=$(id -u jupyter),gid=$(id -g jupyter)"
 install -d -o jupyter -g jupyter -m 0700 /run/nod-jupyter/runtime
