@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
 from chalicelib import rows, times
@@ -55,6 +55,7 @@ class NotebookView:
 
     id: str
     owner: str
+    owner_id: str
     name: str
     state: str
     steps: list[Step]
@@ -102,7 +103,8 @@ class NotebookView:
         down = notebook.state in ("stopped", "starting")
         return cls(
             id=notebook.id,
-            owner=notebook.owner,
+            owner=notebook.owner_called,
+            owner_id=notebook.owner,
             name=notebook.name,
             state=notebook.state,
             steps=[_step(notebook, name) for name in STEPS],
@@ -125,7 +127,7 @@ class NotebookView:
             stops_at=_time(shown.stops_at) if shown else None,
             hold_until=_ahead(notebook.hold_until, now),
             stopped_at=notebook.stopped_at if down else None,
-            stop=notebook.stop if down or notebook.state == "stopping" else None,
+            stop=_stop(notebook) if down or notebook.state == "stopping" else None,
             cost=cost(notebook, prices, region, now),
             notifications=[
                 Notification(channel, notebook.notifications[channel]) for channel in sorted(notebook.notifications)
@@ -169,7 +171,8 @@ class Health:
 
 @dataclass(frozen=True)
 class Event:
-    """One decision about a notebook, or what someone did to it. `by`: a user, `sweep`, `monitor` or `outside`.
+    """One decision about a notebook, or what someone did to it. `by`: a user, `link` (someone with the link),
+    `sweep`, `monitor` or `outside`.
 
     `signals` are what it was decided by: `ages` of what was last active (seconds), `facts`, limits.
     """
@@ -193,6 +196,11 @@ class EventList:
 
 def _time(moment: datetime | None) -> str | None:
     return times.to_text(moment) if moment is not None else None
+
+
+def _stop(notebook: Notebook) -> Stop | None:
+    stop = notebook.stop
+    return replace(stop, by=notebook.called(stop.by)) if stop is not None else None
 
 
 def _ahead(text: str | None, now: datetime) -> str | None:

@@ -22,6 +22,7 @@ _TOLD = {
 }
 _NOBODY_ANSWERS = frozenset({"stopping", "stopped", "failed", "terminating", "terminated"})
 _BY = {
+    "link": "by someone with the link",
     "sweep": "by itself",
     "monitor": "by its own machine",
     "outside": "from outside, at EC2 or on the machine",

@@ -21,6 +21,7 @@ from jupyter_server.auth.login import LoginFormHandler
 from login_limit import LimitFile, LoginLimit
 from open_sockets import OPEN
 from tornado import httputil, web
+from tornado.escape import url_escape
 from tornado.ioloop import PeriodicCallback
 from traitlets import Bool, Dict, Type, Unicode, default
 
@@ -34,6 +35,8 @@ except Exception as error:  # noqa: BLE001
 HASH_FILE = Path("/etc/nod/password_hash")
 # Which password counts for this server, by the SHA-256 of its hash; made by nod-runtime.service.
 COUNTS_FILE = Path("/run/nod-password/counts")
+# What the notebook is called; absent on a machine that was set up before the login page named it.
+NAME_FILE = Path("/etc/nod/notebook_name")
 LIMIT_FILE = Path("/var/lib/nod-notebook/guesses.json")
 # How often the hash is looked at, in milliseconds.
 LOOK_AT_HASH = 500
@@ -49,6 +52,10 @@ LONGEST_LINE = 40
 class LimitedLoginHandler(LoginFormHandler):
     """The login form, which checks a password only when its sender may guess."""
 
+    def _render(self, message: dict[str, str] | None = None) -> None:
+        next_url = url_escape(self.get_argument("next", default=self.base_url))
+        self.write(self.render_template("login.html", next=next_url, message=message, notebook=_notebook_name()))
+
     # POST is a coroutine here and none in the class above: the check runs beside the event loop.
     @allow_unauthenticated
     async def post(self) -> None:
@@ -59,13 +66,13 @@ class LimitedLoginHandler(LoginFormHandler):
             seconds = math.ceil(wait)
             self.set_status(429)
             self.set_header("Retry-After", str(seconds))
-            self._render(message={"error": f"Too many attempts from your address. Try again in {seconds} s."})
+            self._render({"error": f"Too many attempts from your address. Try again in {seconds} s."})
             return
         # Of the body only: an address ends up in logs and histories.
         password = self.get_body_argument("password", default="", strip=False)
         if not await provider.is_password(self.request.remote_ip, password):
             self.set_status(401)
-            self._render(message={"error": "Invalid credentials"})
+            self._render({"error": "That is not the password of this notebook."})
             return
         user = self.current_user = provider.generate_anonymous_user(self)
         self.log.info("Logged in from %s", self.request.remote_ip)
@@ -225,6 +232,13 @@ class OwnerIdentityProvider(PasswordIdentityProvider):
 
     def _check(self, password: str) -> bool:
         return len(password) <= LONGEST_PASSWORD and bool(self.passwd_check(password))
+
+
+def _notebook_name() -> str | None:
+    try:
+        return NAME_FILE.read_text().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 async def _nobody() -> None:

@@ -20,6 +20,8 @@ GUARDED = {
     "ServerApp.port_retries": "0",
     "ServerApp.sock": "",
     "ServerApp.base_url": "/",
+    # The login page, which names the notebook and says how to get another password.
+    "ServerApp.extra_template_paths": str(HERE / "templates"),
     "ServerApp.open_browser": "False",
     # Key and certificate in one file, which is read anew for each connection.
     "ServerApp.certfile": "/etc/nod/tls/notebook.pem",

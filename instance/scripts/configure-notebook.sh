@@ -15,6 +15,7 @@ parameter PasswordHash \
     '^argon2:[$]argon2id[$]v=19[$]m=[1-9][0-9]{3,5},t=[1-9][0-9]?,p=[1-8][$][A-Za-z0-9+/]{22,87}[$][A-Za-z0-9+/]{22,87}$' \
     "an argon2id hash as jupyter_server.auth.passwd makes it"
 affordable_hash
+parameter NotebookName '^([a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?)?$' "the notebook's name"
 one_at_a_time 300 password
 
 [ -e /opt/anaconda3/.nod-installed ] || fail notebook_start_failed "There is no /opt/anaconda3: run install-anaconda first."
@@ -25,6 +26,9 @@ started=$(tenths)
 for file in notebook.py nod_identity.py nod_activity.py cells.py visits.py saves.py rhythm.py open_sockets.py login_limit.py detached.py full_disk.py; do
     put "$FILES/$file" "/opt/nod/notebook/$file" 0644
 done
+put "$FILES/login.html" /opt/nod/notebook/templates/login.html 0644
+printf '%s\n' "$NotebookName" >"$NOD_WORK/notebook_name"
+put "$NOD_WORK/notebook_name" /etc/nod/notebook_name 0644
 put "$FILES/check_notebook.py" /opt/nod/check_notebook.py 0755
 put "$FILES/runtime.sh" /opt/nod/runtime.sh 0755
 put "$FILES/nod-runtime.service" /etc/systemd/system/nod-runtime.service 0644
