@@ -442,6 +442,8 @@ class _Say:
             facts.append(("Kept until", self.clock(self.view.hold_until)))
         if self.view.last_activity and self.view.last_active_at:
             facts.append(("Last activity", f"{self.view.last_activity}, {self.clock(self.view.last_active_at)}"))
+        if self.view.disk:
+            facts.append(("Disk", f"{self.view.disk.free_gib:g} GiB free of {self.view.disk.size_gib:g} GiB"))
         if self.situation.run_cost:
             facts.append(("Cost of this run", f"about {self.situation.run_cost}"))
         return [_facts(facts)] if facts else []

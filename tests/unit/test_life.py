@@ -379,10 +379,12 @@ class TestReading:
                 "uptime": {"N": "3900"},
                 "ages": {"M": {"input": {"N": "1500"}, "cpu": {"N": "890"}}},
                 "unknown": {"L": []},
+                "facts": {"M": {"disk": {"M": {"free_mib": {"N": "1535"}, "size_mib": {"N": "29696"}}}}},
             },
         )
         shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
         assert shown["last_active_at"] == "2026-11-22T14:50:00.000Z"
+        assert shown["disk"] == {"free_gib": 1.49, "size_gib": 29.0}
         assert shown["last_activity"] == "a process of yours used CPU"
         assert shown["stops_at"] == "2026-11-22T15:50:00.000Z"
         listed = deployed.http("GET", "/notebooks", token).json_body["notebooks"]
@@ -395,20 +397,28 @@ class TestReading:
         assert answer.status_code == 200
         assert answer.json_body["link"].startswith("https://")
         assert (answer.json_body["last_active_at"], answer.json_body["stops_at"]) == (None, None)
+        assert answer.json_body["disk"] is None
 
     def test_a_forged_heartbeat_is_no_error(self, deployed: Stage, token: str) -> None:
         identifier = a_notebook(deployed, token)
         deployed.dynamodb.put_item(
             TableName=ENV["NOD_HEARTBEATS_TABLE"],
-            Item={"id": {"S": ARN}, "beat": {"B": b"x"}, "ages": {"S": "<script>"}, "boot_id": {"N": "1"}},
+            Item={
+                "id": {"S": ARN},
+                "beat": {"B": b"x"},
+                "ages": {"S": "<script>"},
+                "boot_id": {"N": "1"},
+                "facts": {"M": {"disk": {"M": {"free_mib": {"S": "all"}, "size_mib": {"BOOL": True}}}}},
+            },
         )
         shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
-        assert (shown["last_activity"], shown["state"]) == (None, "ready")
+        assert (shown["last_activity"], shown["state"], shown["disk"]) == (None, "ready", None)
 
     def test_one_that_does_not_run_says_nothing_of_use(self, deployed: Stage, token: str) -> None:
         identifier = a_notebook(deployed, token, "stopped")
         shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
         assert (shown["stops_at"], shown["last_activity"], shown["run_started_at"], shown["url"]) == (None,) * 4
+        assert shown["disk"] is None
         assert shown["link"].startswith(f"{API_URL}/n/{identifier}?k=")
 
     def test_events_come_newest_first_in_pages(self, deployed: Stage, token: str) -> None:
