@@ -40,6 +40,10 @@ if command -v sudo >/dev/null && runuser -u jupyter -- sudo -n -l >/dev/null 2>&
     fail unsupported_system "The image lets the user jupyter use sudo: remove that rule from /etc/sudoers.d."
 fi
 
+# What later documents and units run: how the server starts, and whether it is ours that answers.
+for file in safe_mode.py server_causes.py notebook_probe.py check_notebook.py; do
+    put "$FILES/$file" "/opt/nod/$file" 0644
+done
 put "$FILES/imds.nft" /opt/nod/imds.nft 0644
 put "$FILES/nod-imds.service" /etc/systemd/system/nod-imds.service 0644
 run systemctl daemon-reload
