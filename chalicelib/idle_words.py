@@ -136,6 +136,11 @@ class Words:
         )
 
 
+def hours(number: float) -> str:
+    """`1 hour`, `2 hours`, `1.5 hours`."""
+    return f"{number:g} hour{'' if number == 1 else 's'}"
+
+
 def pages_hidden(facts: Mapping[str, object]) -> int:
     """Pages that are connected, but in a hidden tab or window."""
     return _count(facts, "browsers", "hidden")

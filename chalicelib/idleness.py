@@ -19,7 +19,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from chalicelib import idle_words, times
-from chalicelib.heartbeats import ACTIVITY, BROWSER, Heartbeat
+from chalicelib.heartbeats import ACTIVITY, BROWSER, Heartbeat, Space
 from chalicelib.model import Notebook, SeenBeat, Warned
 
 KEEP, PROBE, WARN, STOP = "keep", "probe", "warn", "stop"
@@ -194,6 +194,8 @@ class Shown:
     last_active_at: datetime | None
     last_activity: str | None
     stops_at: datetime | None
+    space: Space | None = None
+    """Room on its disk, as the machine told of it last in this run."""
 
 
 def observed(run: Run, heartbeat: Heartbeat | None, now: datetime) -> Seen | None:
@@ -229,7 +231,8 @@ def decide(run: Run, heartbeat: Heartbeat | None, policy: Policy, now: datetime)
 def shown(run: Run, heartbeat: Heartbeat | None, policy: Policy, now: datetime) -> Shown:
     """The same computation for GET, which decides nothing."""
     look = _Look(run, heartbeat, policy, now)
-    return Shown(look.last_active_at, look.last_activity, look.stops_at)
+    space = look.heartbeat.space if look.heartbeat else None
+    return Shown(look.last_active_at, look.last_activity, look.stops_at, space)
 
 
 def came_back(run: Run, code: str, heartbeat: Heartbeat | None, policy: Policy, now: datetime) -> Decision | None:

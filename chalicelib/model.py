@@ -211,6 +211,9 @@ class User:
     """A row of the table `users`. `quota`: how many notebooks may run at a time; `keeps`: how many may exist, stopped
     ones too. `max_extend_hours`: how far ahead a stop may be put off."""
 
+    id: str
+    """`us-` and 20 hex digits, for good. Everything that belongs to the user names them by it: after they are removed
+    somebody else may get their name."""
     name: str
     role: str
     quota: int
@@ -241,6 +244,7 @@ class User:
     def from_record(cls, record: Mapping[str, object]) -> User:
         """Reads a row. Unknown attributes are left alone: a later version may have written them."""
         return cls(
+            id=str(record["id"]),
             name=str(record["name"]),
             role=str(record["role"]),
             quota=rows.whole(record, "quota") or 0,
@@ -321,9 +325,14 @@ class SeenBeat:
     """When it rebooted first since it was used last."""
 
 
+LINK = "link"
+"""Who asked, where somebody came by a link: no more is known of them."""
+
+
 @dataclass(frozen=True)
 class Stop:
-    """Why a notebook stops or stopped, and who wanted it: a user, `sweep`, `monitor` or `outside`."""
+    """Why a notebook stops or stopped, and who wanted it: a user (by id in the record, by name in the API), `link`,
+    `sweep`, `monitor` or `outside`."""
 
     code: str
     reason: str
@@ -336,6 +345,7 @@ class Notebook:
 
     id: str
     owner: str
+    """Id of the user."""
     name: str
     state: str
     created_at: str
@@ -388,6 +398,17 @@ class Notebook:
     stop: Stop | None = None
     link_version: int = 0
     api_url: str | None = None
+    owner_name: str | None = None
+    """Name of the owner, for people to read; `owner` says who it is."""
+
+    @property
+    def owner_called(self) -> str:
+        """What people call the owner. Their id, where the record does not have the name."""
+        return self.owner_name or self.owner
+
+    def called(self, who: str) -> str:
+        """What people call `who`, a user's id or one of the product's own parts."""
+        return self.owner_called if who == self.owner else who
 
     @property
     def url(self) -> str | None:
@@ -461,6 +482,7 @@ class Notebook:
             stop=_stop(rows.mapping(record, "stop")),
             link_version=rows.whole(record, "link_version") or 0,
             api_url=rows.text(record, "api_url"),
+            owner_name=rows.text(record, "owner_name"),
         )
 
     def to_record(self) -> dict[str, object]:

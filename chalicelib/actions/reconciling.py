@@ -67,7 +67,7 @@ class Reconciling:
         """
         counts: Counter[str] = Counter()
         resources = [*self._instances.tagged(), *self._instances.loose()]
-        users = {user.name: user for user in self._users.all()}
+        users = {user.id: user for user in self._users.all()}
         owned = {notebook_id for user in users.values() for notebook_id in user.owned | user.active}
         found, damaged = self._due.read(sorted(orphans.notebooks_of(resources) | owned))
         records = {record.notebook.id: record for record in found}

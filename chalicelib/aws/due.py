@@ -188,10 +188,9 @@ class DueNotebooks:
         return {
             "Update": {
                 "TableName": self._users_table,
-                "Key": {"name": {"S": notebook.owner}},
-                "ConditionExpression": "attribute_exists(#name)",
+                "Key": {"id": {"S": notebook.owner}},
+                "ConditionExpression": "attribute_exists(id)",
                 "UpdateExpression": " ".join(parts),
-                "ExpressionAttributeNames": {"#name": "name"},
                 "ExpressionAttributeValues": {":notebook": {"SS": [notebook.id]}},
             }
         }

@@ -87,13 +87,13 @@ class NotebooksTable:
                     {
                         "Update": {
                             "TableName": self._users_table,
-                            "Key": {"name": {"S": notebook.owner}},
-                            "ConditionExpression": "attribute_exists(#name) AND #quota > :none AND "
+                            "Key": {"id": {"S": notebook.owner}},
+                            "ConditionExpression": "attribute_exists(id) AND #quota > :none AND "
                             "(attribute_not_exists(active) OR size(active) < #quota) AND "
                             "(attribute_not_exists(owned) OR attribute_not_exists(keeps) OR size(owned) < keeps)",
                             "UpdateExpression": "ADD active :notebook, owned :notebook"
                             + (", untold :notebook" if notebook.notify else ""),
-                            "ExpressionAttributeNames": {"#name": "name", "#quota": "quota"},
+                            "ExpressionAttributeNames": {"#quota": "quota"},
                             "ExpressionAttributeValues": {
                                 ":none": {"N": "0"},
                                 ":notebook": {"SS": [notebook.id]},
@@ -134,10 +134,9 @@ class NotebooksTable:
                     {
                         "Update": {
                             "TableName": self._users_table,
-                            "Key": {"name": {"S": notebook.owner}},
-                            "ConditionExpression": "attribute_exists(#name)",
+                            "Key": {"id": {"S": notebook.owner}},
+                            "ConditionExpression": "attribute_exists(id)",
                             "UpdateExpression": "DELETE active :notebook, owned :notebook, untold :notebook",
-                            "ExpressionAttributeNames": {"#name": "name"},
                             "ExpressionAttributeValues": {":notebook": {"SS": [notebook.id]}},
                         }
                     },
@@ -158,7 +157,7 @@ class NotebooksTable:
         )
 
     def page_of(self, owner: str, limit: int, after: Cursor | None) -> tuple[list[Notebook], Cursor | None]:
-        """Notebooks of one owner, newest first, and where the next page begins."""
+        """Notebooks of one owner (an id), newest first, and where the next page begins."""
         query: dict[str, Any] = {
             "TableName": self._table,
             "IndexName": "owner-index",
@@ -268,12 +267,12 @@ class NotebooksTable:
                     {
                         "Update": {
                             "TableName": self._users_table,
-                            "Key": {"name": {"S": notebook.owner}},
-                            "ConditionExpression": "attribute_exists(#name) AND #quota > :none AND "
+                            "Key": {"id": {"S": notebook.owner}},
+                            "ConditionExpression": "attribute_exists(id) AND #quota > :none AND "
                             "(attribute_not_exists(active) OR size(active) < #quota OR contains(active, :id))",
                             "UpdateExpression": "ADD active :notebook"
                             + (", untold :notebook" if notebook.notify else ""),
-                            "ExpressionAttributeNames": {"#name": "name", "#quota": "quota"},
+                            "ExpressionAttributeNames": {"#quota": "quota"},
                             "ExpressionAttributeValues": {
                                 ":none": {"N": "0"},
                                 ":id": {"S": notebook.id},

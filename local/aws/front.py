@@ -27,6 +27,7 @@ from local.aws.ssm import Commands
 from local.aws.transactions import Transactions
 from local.connections import Connections
 from local.faults import Faults
+from local.hosts import REFUSED, is_own, is_own_origin
 from local.lambdas import FunctionNotFoundError, Lambdas
 
 log = logging.getLogger("nod.local.aws")
@@ -74,6 +75,10 @@ class Front:
         self.calls: dict[tuple[str, str], int] = {}
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        port = int(environ["SERVER_PORT"])
+        if not is_own(environ.get("HTTP_HOST"), port) or not is_own_origin(environ.get("HTTP_ORIGIN"), port):
+            refusal = Response(REFUSED + "\n", 403, content_type="text/plain; charset=utf-8")
+            return refusal(environ, start_response)
         path = environ.get("PATH_INFO", "")
         if path.startswith("/_local/"):
             return self.control(Request(environ))(environ, start_response)

@@ -129,7 +129,7 @@ def test_it_warns_waits_as_long_as_it_said_and_stops(made: World) -> None:
     assert name == f"{one.id}-stop-1"
     assert document == {
         "id": one.id,
-        "owner": "ada",
+        "owner": made.ada,
         "name": one.name,
         "instance_id": one.instance_id,
         "call": False,
@@ -933,8 +933,8 @@ def test_a_record_of_a_type_that_nobody_writes_keeps_nobody_else(made: World) ->
 def test_what_goes_wrong_with_one_owner_keeps_nobody_else(made: World) -> None:
     """A user's row that cannot be read: no message of theirs can be made."""
     made.tell_for_real()
-    hers, his = made.notebook(idle=55), made.notebook(idle=55, owner="bob")
-    made.dynamodb.put_item(TableName=ENV["NOD_USERS_TABLE"], Item={"name": {"S": "bob"}})
+    hers, his = made.notebook(idle=55), made.notebook(idle=55, owner="us-bob")
+    made.dynamodb.put_item(TableName=ENV["NOD_USERS_TABLE"], Item={"id": {"S": "us-bob"}})
     over = made.notebook(idle=0, max_hours=24)
     assert len(made.sweep().trouble) == 1
     assert [(notebook, kind) for _, notebook, kind in made.published] == [(hers.id, "warned")]
@@ -1412,7 +1412,7 @@ def test_disks_of_stopped_notebooks_are_told_once_to_each_owner(made: World) -> 
     names = [made.notebook(state="stopped").name for _ in range(2)]
     made.notebook(idle=0)
     # A row that cannot be read keeps no user from their message.
-    made.dynamodb.put_item(TableName=ENV["NOD_USERS_TABLE"], Item={"name": {"S": "aaa"}})
+    made.dynamodb.put_item(TableName=ENV["NOD_USERS_TABLE"], Item={"id": {"S": "us-aaa"}})
     parts = Parts()
     assert made.scheduled().tell_disk_costs(parts) == ["ada"]
     assert made.told.messages == [("ada", f"disks of {', '.join(sorted(names))}")]
