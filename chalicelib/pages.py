@@ -67,6 +67,12 @@ _STEPS = {
 _BUTTONS = {links.WAKE: "Wake it", links.STOP: "Stop it now"}
 # Of a link that may do one thing and not wake it.
 _BY_ITS_LINK = " Its own link, in the message that you got when it was ready, wakes it."
+_MAIL_IS_OFF = (
+    "Email is off: AWS delivers nothing to your address any more. Its subscription was ended by the unsubscribe link "
+    "at the end of a mail, which some mail scanners follow by themselves, or it was not confirmed in time. To switch "
+    "email on again, open the link in AWS's mail with the subject Unsubscribe Confirmation, or ask your administrator "
+    "for a new confirmation."
+)
 _MOVING = frozenset({"requested", "launching", "starting", "stopping", "terminating"})
 
 
@@ -105,7 +111,8 @@ class Situation:
     """What there is to say about a notebook.
 
     `since`: when its launch was asked for; `in_the_way`: other notebooks of the owner that run, where as many run as
-    may; `extend_hours`: what the button to keep it gives.
+    may; `extend_hours`: what the button to keep it gives; `mail_is_off`: its messages should go by email, and AWS
+    delivers none to the owner's address.
     """
 
     view: NotebookView
@@ -116,6 +123,7 @@ class Situation:
     in_the_way: Sequence[str] = ()
     may_run: bool = True
     extend_hours: int = links.EXTEND_HOURS
+    mail_is_off: bool = False
 
 
 def state(situation: Situation, forms: Mapping[str, Form], link: str | None = None) -> Page:
@@ -124,6 +132,8 @@ def state(situation: Situation, forms: Mapping[str, Form], link: str | None = No
     say = _Say(situation)
     made = _STATES.get(view.state)
     title, parts = made(say) if made else (f"{view.name} is {view.state}", [])
+    if situation.mail_is_off:
+        parts.append(_paragraph(_MAIL_IS_OFF))
     if view.state == "ready" and link:
         parts.append(f'<a class="button first" href="{escape(link)}" rel="noreferrer">Open it</a>')
     parts.extend(_button(forms[action], say) for action in fitting(situation) if action in forms)

@@ -17,7 +17,7 @@ from chalicelib.aws.workflows import Workflows
 from chalicelib.costs import disk_month, last_run
 from chalicelib.errors import LinkExpired, LinkNotValid, NotFound
 from chalicelib.links import Verdict
-from chalicelib.model import Notebook, User
+from chalicelib.model import EMAIL, Notebook, User
 from chalicelib.pages import Form, Page
 
 # No user's id has this form, so it is looked up and never found.
@@ -187,6 +187,7 @@ class Visits:
             in_the_way=self._names(others) if full else (),
             may_run=not full,
             extend_hours=links.extend_hours(owner),
+            mail_is_off=owner.mail_is_off and EMAIL in notebook.notify,
         )
 
     def _names(self, ids: frozenset[str]) -> list[str]:

@@ -5,8 +5,8 @@ with the old subscription whatever its filter policy. On AWS an email subscripti
 confirmation mail is visited, nothing is held for it until then, and the same endpoint with other attributes is an
 error. Whoever, or whatever, visits the link at the end of a mail ends the subscription, unless it was confirmed by a
 signed call with AuthenticateOnUnsubscribe: it is listed as `Deleted` for a while, its attributes are not found, and a
-last mail has a link that restores it. One that is pending cannot be ended at all. What cannot be delivered is tried three times (AWS: for hours), then goes to the subscription's dead-letter
-queue.
+last mail has a link that restores it. One that is pending cannot be ended at all. What cannot be delivered is tried
+three times (AWS: for hours), then goes to the subscription's dead-letter queue.
 """
 
 from __future__ import annotations
