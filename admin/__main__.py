@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from admin import slack, users
+from admin import refusals, slack, users
 from admin.deployment import Deployment
 from chalicelib.errors import AdminError
 from chalicelib.model import CONFIRMED
@@ -24,13 +24,17 @@ _SAFER = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Exit code: 0 done, 1 not done, 2 not understood."""
     options = _parser().parse_args(arguments)
+    region = options.region
     try:
-        _run(options, Deployment(options.stage, region=options.region))
+        deployment = Deployment(options.stage, region=region)
+        region = deployment.region
+        deployment.check()
+        _run(options, deployment)
     except AdminError as error:
         print(f"admin: {error.detail}", file=sys.stderr)
         return 1
     except (BotoCoreError, ClientError) as error:
-        print(f"admin: AWS refuses or does not answer: {error}", file=sys.stderr)
+        print(f"admin: {refusals.in_words(error, options.stage, region)}", file=sys.stderr)
         return 1
     return 0
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 from chalicelib import rows, times
 from chalicelib.costs import Cost, cost, run_started
+from chalicelib.heartbeats import Space
 from chalicelib.idleness import Shown
 from chalicelib.model import STEPS, Failure, Notebook, Stop, User
 from chalicelib.plan import shown_state
@@ -38,6 +39,19 @@ class Notification:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """Room on the disk of a running notebook, in GiB: what may still be written, and the whole."""
+
+    free_gib: float
+    size_gib: float
+
+    @classmethod
+    def of(cls, space: Space) -> Disk:
+        """Rounded down, so that what is full is not told to have room."""
+        return cls(space.free_mib * 100 // 1024 / 100, space.size_mib * 100 // 1024 / 100)
+
+
+@dataclass(frozen=True)
 class NotebookView:
     """The notebook as GET shows it. null: not known, or not so in this state."""
 
@@ -54,6 +68,7 @@ class NotebookView:
     instance_id: str | None
     address: str | None
     volume_gib: int
+    disk: Disk | None
     idle_minutes: int
     max_hours: int | None
     environment: str
@@ -103,6 +118,7 @@ class NotebookView:
             instance_id=notebook.instance_id,
             address=notebook.address,
             volume_gib=notebook.volume_gib,
+            disk=Disk.of(shown.space) if shown and shown.space else None,
             idle_minutes=notebook.idle_minutes,
             max_hours=notebook.max_hours,
             environment=notebook.environment,
@@ -159,7 +175,8 @@ class Health:
 
 @dataclass(frozen=True)
 class Event:
-    """One decision about a notebook, or what someone did to it. `by`: a user, `sweep`, `monitor` or `outside`.
+    """One decision about a notebook, or what someone did to it. `by`: a user, `link` (someone with the link),
+    `sweep`, `monitor` or `outside`.
 
     `signals` are what it was decided by: `ages` of what was last active (seconds), `facts`, limits.
     """

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from chalicelib import figures, orphans, times
 from chalicelib.actions.mending import Mending
+from chalicelib.actions.settling import settle
 from chalicelib.actions.telling import Telling
 from chalicelib.aws.due import Due, DueNotebooks
 from chalicelib.aws.instances import Instance, Instances
@@ -175,6 +176,7 @@ class Reconciling:
         unseen: list[Due] = []
         for record in records.values():
             with about(record.notebook.id), part():
+                settle(record.notebook, self._due, self._ledger)
                 counts["made due"] += self._mending.make_due(record, now)
             notebook = record.notebook
             if notebook.instance_id is None or notebook.state not in _HAVE_ONE:

@@ -25,7 +25,7 @@ QUICK = {
     "InstanceLooks": 3,
     "EmptyLooks": 2,
     "LookSeconds": 1,
-    "AgentAttempts": 3,
+    "AgentAttempts": 5,
     "PrepareSeconds": 2,
     "PrepareLooks": 10,
     "InstallSeconds": 2,

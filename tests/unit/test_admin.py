@@ -8,9 +8,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    ProfileNotFound,
+)
 
 from admin import __main__ as command
-from admin import slack, users
+from admin import refusals, slack, users
+from admin.deployment import Deployment
 from chalicelib.errors import AdminError
 from tests.unit.stage import STAGE, Stage, stage, user
 
@@ -71,6 +81,62 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
     assert said.err.startswith("admin: ")
     assert said.out == ""
     assert list(deployed.admin.users.all()) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("user", "list"),
+        ("user", "add", "ada"),
+        ("user", "change", "ada", "--quota", "2"),
+        ("user", "token", "ada"),
+        ("user", "remove", "ada"),
+        ("slack", "list"),
+        ("slack", "add", "team"),
+        ("slack", "remove", "team"),
+    ],
+)
+def test_a_wrong_stage_is_said_in_words_and_nothing_is_written(
+    deployed: Stage, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = Deployment("nope", deployed.admin._session)
+    monkeypatch.setattr(command, "Deployment", lambda _stage, **_: elsewhere)
+    monkeypatch.setattr("sys.stdin", io.StringIO("https://hooks.slack.com/services/x\n"))
+    assert command.main(["--stage", "nope", *arguments]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("admin: There is no deployment 'nope' in us-east-1")
+    assert "--stage" in said.err
+    assert "Exception" not in said.err + said.out
+    assert "An error occurred" not in said.err + said.out
+    assert deployed.ssm.describe_parameters()["Parameters"] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("ExpiredTokenException", "aws sso login"),
+        ("UnrecognizedClientException", "aws sso login"),
+        ("AccessDeniedException", "nod-prod-admin"),
+        ("ThrottlingException", "AWS refuses this"),
+    ],
+)
+def test_what_aws_refuses_is_said_with_what_to_do(code: str, words: str) -> None:
+    error = ClientError({"Error": {"Code": code, "Message": "no."}}, "Scan")
+    assert words in refusals.in_words(error, "prod", "eu-central-1")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (NoRegionError(), "give --region"),
+        (NoCredentialsError(), "aws sso login"),
+        (ProfileNotFound(profile="work"), "AWS_PROFILE"),
+        (EndpointConnectionError(endpoint_url="https://dynamodb.eu-cental-1.amazonaws.com/"), "Check --region"),
+        (ConnectTimeoutError(endpoint_url="https://dynamodb.eu-central-1.amazonaws.com/"), "the network"),
+    ],
+)
+def test_what_the_sdk_cannot_do_is_said_with_what_to_do(error: BotoCoreError, words: str) -> None:
+    assert words in refusals.in_words(error, "prod", "eu-central-1")
 
 
 def test_a_name_is_taken_once(deployed: Stage) -> None:
