@@ -16,6 +16,9 @@ from chalicelib.schema import Choice, Field, ListOf, Number, Text, Whole
 NAME = r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?"
 CHANNEL_NAME = r"[a-z][a-z0-9-]{0,31}"
 EMAIL, SLACK = "email", "slack:"
+PENDING, CONFIRMED, UNSUBSCRIBED, EXPIRED = "pending", "confirmed", "unsubscribed", "expired"
+"""`email_state` of a user: a mail of AWS's asks to confirm the address; it gets mail; it got mail until its
+subscription was ended; nobody confirmed it in the two days that AWS waits."""
 
 # A body of 64 KiB has room for thousands of fields that do not exist, and the answer would be 30 times as long.
 _MOST_ERRORS = 50
@@ -234,6 +237,11 @@ class User:
     """Ids of notebooks with a message that is still to be published."""
     owed: frozenset[str] = frozenset()
     """Ids of notebooks whose message was published while the address was not confirmed."""
+
+    @property
+    def mail_is_off(self) -> bool:
+        """Whether AWS delivers nothing to the address until somebody subscribes it anew."""
+        return self.email is not None and self.email_state in (UNSUBSCRIBED, EXPIRED)
 
     @property
     def channels(self) -> tuple[str, ...]:

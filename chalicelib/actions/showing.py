@@ -54,6 +54,7 @@ class Showing:
                 self.settings.region,
                 now,
                 link=links.life_link(owner.secret, notebook) if owner and notebook.state != "terminated" else None,
+                owner=owner,
                 shown=None if heartbeats is None else self._shown(notebook, heartbeats.get(notebook.id), now),
             )
             for notebook in notebooks
