@@ -7,14 +7,22 @@ refuses such a call (`… failed to satisfy constraint: …`).
 from __future__ import annotations
 
 import functools
+import json
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import parse_qsl
 
-from botocore.model import ListShape, MapShape, Shape, StructureShape
+from botocore.model import ListShape, MapShape, OperationModel, Shape, StructureShape
+from moto.core.parse import PROTOCOL_PARSERS
+from moto.core.utils import get_service_model
+from werkzeug.datastructures import MultiDict
 
 OPEN = {"InstanceType"}
 """Enumerations that AWS adds to every few weeks: a model of last month does not know all."""
+
+ANY_FORM = {"InstanceId"}
+"""Not held to its pattern: an id of another form is answered like one that nobody knows, which short ids in tests are."""
 
 _UNICODE = (
     ("\\p{L}", "\\w"),
@@ -22,6 +30,55 @@ _UNICODE = (
     ("\\p{M}", "\\w"),
     ("\\p{Z}", " \u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000"),
 )
+
+
+SERVICES = {
+    "dynamodb": "dynamodb",
+    "ec2": "ec2",
+    "events": "events",
+    "sns": "sns",
+    "sqs": "sqs",
+    "ssm": "ssm",
+    "states": "stepfunctions",
+}
+"""botocore's names of the services that are looked at, by their names in a signature."""
+
+CODES = {"ec2": "InvalidParameterValue", "sns": "ValidationError"}
+"""What a service calls such a refusal, where it is not `ValidationException`."""
+
+
+def refusal(service: str, action: str, body: bytes) -> tuple[str, str] | None:
+    """With which code and in which words a service refuses a call; None if its model has nothing against it."""
+    operation = _operation(service, action)
+    if operation is None or operation.input_shape is None:
+        return None
+    try:
+        given = _parsed(operation, body)
+    except (ValueError, TypeError, KeyError):
+        # moto says what it makes of it.
+        return None
+    found = list(violations(operation.input_shape, given))
+    if not found:
+        return None
+    words = f"{len(found)} validation error{'s' if len(found) > 1 else ''} detected: {'; '.join(found)}"
+    return CODES.get(service, "ValidationException"), words
+
+
+@functools.cache
+def _operation(service: str, action: str) -> OperationModel | None:
+    if service not in SERVICES:
+        return None
+    # moto's, whose parsers read requests into it; the same data as botocore's.
+    model = get_service_model(SERVICES[service])
+    return model.operation_model(action) if action in model.operation_names else None
+
+
+def _parsed(operation: OperationModel, body: bytes) -> Any:
+    if operation.service_model.protocol == "json" or body[:1] == b"{":
+        return json.loads(body or b"{}")
+    parser: Any = PROTOCOL_PARSERS[operation.service_model.protocol](operation)
+    values = MultiDict(parse_qsl(body.decode("utf-8"), keep_blank_values=True))
+    return parser.parse({"values": values, "body": body, "headers": {}, "method": "POST", "url_path": "/"})
 
 
 def violations(shape: Shape | None, value: Any, where: str = "") -> Iterator[str]:
@@ -71,7 +128,7 @@ def _scalar(shape: Shape, value: Any, where: str) -> Iterator[str]:
         if enum and shape.name not in OPEN and value not in enum:
             yield _said(value, where, f"Member must satisfy enum value set: [{', '.join(enum)}]")
         yield from _length(shape, value, where)
-        pattern = _pattern(shape.metadata.get("pattern"))
+        pattern = None if shape.name in ANY_FORM else _pattern(shape.metadata.get("pattern"))
         if pattern is not None and not pattern.fullmatch(value):
             yield _said(value, where, f"Member must satisfy regular expression pattern: {shape.metadata['pattern']}")
     elif kind in {"integer", "long", "float", "double"}:
