@@ -22,7 +22,7 @@ OPEN = {"InstanceType"}
 """Enumerations that AWS adds to every few weeks: a model of last month does not know all."""
 
 ANY_FORM = {"InstanceId"}
-"""Not held to its pattern: an id of another form is answered like one that nobody knows, which short ids in tests are."""
+"""Not held to its pattern: an id of another form is answered like one that nobody knows, for short ids in tests."""
 
 _UNICODE = (
     ("\\p{L}", "\\w"),
@@ -47,6 +47,11 @@ CODES = {"ec2": "InvalidParameterValue", "sns": "ValidationError"}
 """What a service calls such a refusal, where it is not `ValidationException`."""
 
 
+MESSAGE_BYTES = 262_144
+"""Of a message of SNS with its attributes."""
+MOST_TAGS, TAG_KEY, TAG_VALUE = 50, 128, 256
+
+
 def refusal(service: str, action: str, body: bytes) -> tuple[str, str] | None:
     """With which code and in which words a service refuses a call; None if its model has nothing against it."""
     operation = _operation(service, action)
@@ -59,9 +64,59 @@ def refusal(service: str, action: str, body: bytes) -> tuple[str, str] | None:
         return None
     found = list(violations(operation.input_shape, given))
     if not found:
-        return None
+        return _beyond_the_model(service, action, given)
     words = f"{len(found)} validation error{'s' if len(found) > 1 else ''} detected: {'; '.join(found)}"
     return CODES.get(service, "ValidationException"), words
+
+
+def _beyond_the_model(service: str, action: str, given: Any) -> tuple[str, str] | None:
+    """Limits that a service's guide states and its model does not."""
+    if (service, action) == ("sns", "Publish"):
+        subject = given.get("Subject")
+        # "Subjects must be ASCII text that begins with a letter, number, or punctuation mark; must not include line
+        # breaks or control characters; and must be less than 100 characters long."
+        if subject is not None and not re.fullmatch(r"[!-~][ -~]{0,98}", subject):
+            return "InvalidParameter", "Invalid parameter: Subject"
+        if not given.get("Message"):
+            return "InvalidParameter", "Invalid parameter: Empty message"
+        attributes = given.get("MessageAttributes") or {}
+        texts = [given["Message"], *attributes]
+        texts += [str(one.get(key, "")) for one in attributes.values() for key in ("DataType", "StringValue")]
+        if sum(len(text.encode()) for text in texts) > MESSAGE_BYTES:
+            return "InvalidParameter", "Invalid parameter: Message too long"
+    if service == "ec2":
+        for tags in _tags(given):
+            if (wrong := _wrong_tag(tags)) is not None:
+                return wrong
+    return None
+
+
+def _tags(value: Any) -> Iterator[list[dict[str, str]]]:
+    if isinstance(value, dict):
+        for key, one in value.items():
+            if key == "Tags" and isinstance(one, list):
+                yield one
+            else:
+                yield from _tags(one)
+    elif isinstance(value, list):
+        for one in value:
+            yield from _tags(one)
+
+
+def _wrong_tag(tags: list[dict[str, str]]) -> tuple[str, str] | None:
+    keys = [tag.get("Key") or "" for tag in tags]
+    if len(keys) > MOST_TAGS:
+        return "TagLimitExceeded", f"The maximum number of Tags for a resource is {MOST_TAGS}."
+    if any(keys.count(key) > 1 for key in keys):
+        return "InvalidParameterValue", "Duplicate tag key specified."
+    for tag, key in zip(tags, keys, strict=True):
+        if key.startswith("aws:"):
+            return "InvalidParameterValue", f"Tag keys starting with 'aws:' are reserved for internal use: {key}"
+        if not 1 <= len(key) <= TAG_KEY:
+            return "InvalidParameterValue", f"Tag key exceeds the maximum length of {TAG_KEY} characters"
+        if len(tag.get("Value") or "") > TAG_VALUE:
+            return "InvalidParameterValue", f"Tag value exceeds the maximum length of {TAG_VALUE} characters"
+    return None
 
 
 @functools.cache
@@ -76,7 +131,8 @@ def _operation(service: str, action: str) -> OperationModel | None:
 def _parsed(operation: OperationModel, body: bytes) -> Any:
     if operation.service_model.protocol == "json" or body[:1] == b"{":
         return json.loads(body or b"{}")
-    parser: Any = PROTOCOL_PARSERS[operation.service_model.protocol](operation)
+    made: Any = PROTOCOL_PARSERS[operation.service_model.protocol]
+    parser = made(operation)
     values = MultiDict(parse_qsl(body.decode("utf-8"), keep_blank_values=True))
     return parser.parse({"values": values, "body": body, "headers": {}, "method": "POST", "url_path": "/"})
 

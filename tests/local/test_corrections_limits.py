@@ -41,9 +41,7 @@ RULE = {"Name": "r" * 65, "ScheduleExpression": "rate(5 minutes)"}
         ),
         (
             "ssm",
-            lambda c: c.send_command(
-                DocumentName="nod-local-prepare-instance", InstanceIds=["i-1"], TimeoutSeconds=29
-            ),
+            lambda c: c.send_command(DocumentName="nod-local-prepare-instance", InstanceIds=["i-1"], TimeoutSeconds=29),
             "ValidationException",
             "at 'timeoutSeconds' failed to satisfy constraint: Member must have value greater than or equal to 30",
         ),
@@ -144,7 +142,7 @@ def test_an_item_is_at_most_400_kib(cloud: Cloud) -> None:  # noqa: F811
 @pytest.mark.parametrize(
     "tag",
     [
-        {"Key": "k" * 128, "Value": "v"},
+        {"Key": "k" * 129, "Value": "v"},
         {"Key": "nod:owner", "Value": "v" * 257},
         {"Key": "aws:mine", "Value": "v"},
     ],
