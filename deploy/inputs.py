@@ -156,7 +156,7 @@ def parameters(
         "InstallerUrl": (
             _URL,
             "INSTALLER_URL",
-            f"an address that begins with https://, of at most {MOST_URL} characters: letters, digits and ._~/+%@=&?:,-",
+            f"an https:// address of at most {MOST_URL} characters: letters, digits and ._~/+%@=&?:,-",
         ),
         "InstallerSha256": (re.compile(r"[0-9a-f]{64}"), "INSTALLER_SHA256", "64 hex digits"),
         "KeyName": (_KEY_NAME, "KEY_NAME", "the name of an EC2 key pair"),
