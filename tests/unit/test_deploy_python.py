@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
-import cfnlint
+import cfnlint  # type: ignore[import-untyped]
 import pytest
 
 from deploy import bytecode, runtimes, wheels
