@@ -19,7 +19,7 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || ! command -v sudo >/dev/null || echo sudo
 # An ordinary user's PATH on Debian leaves out where mount, chroot and debootstrap are.
 ROOT := $(SUDO) env "PATH=$$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
-.PHONY: another-python help demo local test test-long lint bench package deploy destroy policy picture clean
+.PHONY: another-python help demo local test test-long lint bench package deploy smoke destroy policy picture clean
 
 another-python:
 
@@ -71,6 +71,9 @@ deploy: $(VENV)/.setup-deploy ## into your AWS account, again to update: STAGE=�
 		--open-to-the-world '$(OPEN_TO_THE_WORLD)' --operators-email '$(OPERATORS_EMAIL)' --key-name '$(KEY_NAME)' \
 		--installer-url '$(INSTALLER_URL)' --installer-sha256 '$(INSTALLER_SHA256)' --slack-origin '$(SLACK_ORIGIN)' \
 		--instance-types '$(INSTANCE_TYPES)'
+
+smoke: $(VENV)/.setup-deploy ## see on AWS what only an account can show, some cents: STAGE=… [REGION=… INSTANCE_TYPE=… EMAIL=…]
+	@$(BIN)/python -m deploy smoke --stage '$(STAGE)' --region '$(REGION)' --url '$(URL)' --instance-type '$(INSTANCE_TYPE)' --email '$(EMAIL)'
 
 destroy: $(VENV)/.setup-deploy ## take it away, with all that bills: STAGE=… [REGION=… FORCE=yes-delete-notebooks]
 	@$(BIN)/python -m deploy destroy --stage '$(STAGE)' --region '$(REGION)' --force '$(FORCE)'

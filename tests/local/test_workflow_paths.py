@@ -401,7 +401,7 @@ def test_delete_removes_the_machine_frees_the_quota_and_tells(town: Town) -> Non
         60,
         "no message",
     )
-    assert town.run("terminate", id=notebook, owner="demo", name="done")["status"] == "SUCCEEDED"
+    assert town.run("terminate", id=notebook, owner=town.cloud.user_id, name="done")["status"] == "SUCCEEDED"
 
 
 def test_delete_during_the_launch_leaves_nothing(town: Town) -> None:
@@ -488,7 +488,12 @@ def test_disk_of_a_launch_bears_whose_it_is(town: Town) -> None:
     here = [{"Name": "attachment.instance-id", "Values": [instance]}]
     (disk,) = town.ec2.describe_volumes(Filters=here)["Volumes"]
     tags = {tag["Key"]: tag["Value"] for tag in disk["Tags"]}
-    assert tags == {"Name": "nod-disk", "nod:deployment": "local", "nod:notebook": notebook, "nod:owner": "demo"}
+    assert tags == {
+        "Name": "nod-disk",
+        "nod:deployment": "local",
+        "nod:notebook": notebook,
+        "nod:owner": town.cloud.user_id,
+    }
 
 
 def test_launch_whose_machine_switches_itself_off_is_undone_at_once(town: Town) -> None:
