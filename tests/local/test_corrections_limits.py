@@ -133,7 +133,7 @@ def test_a_message_with_its_attributes_is_at_most_256_kib(cloud: Cloud) -> None:
 
 
 def test_an_item_is_at_most_400_kib(cloud: Cloud) -> None:  # noqa: F811
-    item = {"name": {"S": "large"}, "more": {"M": {"in": {"L": [{"S": "x" * 420_000}]}}}}
+    item = {"id": {"S": "large"}, "name": {"S": "large"}, "more": {"M": {"in": {"L": [{"S": "x" * 420_000}]}}}}
     error = asked(cloud, "dynamodb", lambda c: c.put_item(TableName="nod-local-users", Item=item))
     assert error["Code"] == "ValidationException"
     assert "Item size" in error["Message"]
