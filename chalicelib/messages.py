@@ -39,6 +39,8 @@ REPEATED = frozenset({"warned", "silent", "limit_near"})
 
 # SNS: fewer than 100 ASCII characters, beginning with a letter, number or punctuation mark.
 _LONGEST_SUBJECT = 99
+# SNS takes 256 KiB, in which each line of a list stands four times.
+_MOST_LISTED = 100
 _WIDTH = 79
 # What stands between backticks is a command, and one word: a command that is broken over lines is two wrong ones.
 _WORD = re.compile(r"(?:`[^`\n]*`|\S)+")
@@ -178,8 +180,10 @@ def disks(owner: User, notebooks: Sequence[Notebook], prices: Catalogue, region:
             + (f", stopped at {words.time(at)}" if (at := times.from_text(notebook.stopped_at)) else "")
             + f"\nnod delete {notebook.id}",
         )
-        for notebook, cost in zip(notebooks, costs, strict=True)
+        for notebook, cost in list(zip(notebooks, costs, strict=True))[:_MOST_LISTED]
     ]
+    if len(costs) > _MOST_LISTED:
+        facts.append(("and", f"{len(costs) - _MOST_LISTED} more; nod list shows them all"))
     return Message(
         owner=owner.name,
         owner_id=owner.id,
