@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
 from chalicelib import rows, times
 from chalicelib.costs import Cost, cost, run_started
+from chalicelib.heartbeats import Space
 from chalicelib.idleness import Shown
-from chalicelib.model import STEPS, Failure, Notebook, Stop
+from chalicelib.model import STEPS, Failure, Notebook, Stop, User
+from chalicelib.plan import shown_state
 from chalicelib.prices import Catalogue
 
 _RUNNING = frozenset({"launching", "ready", "stopping"})
@@ -29,10 +31,24 @@ class Step:
 
 @dataclass(frozen=True)
 class Notification:
-    """A channel and what became of the last message to it: pending, unconfirmed, sent or failed."""
+    """A channel and what became of the last message to it: pending, unconfirmed, sent or failed; or unsubscribed: the
+    address gets no mail any more, until an administrator subscribes it anew."""
 
     channel: str
     state: str
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Room on the disk of a running notebook, in GiB: what may still be written, and the whole."""
+
+    free_gib: float
+    size_gib: float
+
+    @classmethod
+    def of(cls, space: Space) -> Disk:
+        """Rounded down, so that what is full is not told to have room."""
+        return cls(space.free_mib * 100 // 1024 / 100, space.size_mib * 100 // 1024 / 100)
 
 
 @dataclass(frozen=True)
@@ -41,6 +57,7 @@ class NotebookView:
 
     id: str
     owner: str
+    owner_id: str
     name: str
     state: str
     steps: list[Step]
@@ -51,6 +68,7 @@ class NotebookView:
     instance_id: str | None
     address: str | None
     volume_gib: int
+    disk: Disk | None
     idle_minutes: int
     max_hours: int | None
     environment: str
@@ -77,17 +95,19 @@ class NotebookView:
         *,
         link: str | None = None,
         shown: Shown | None = None,
+        owner: User | None = None,
     ) -> NotebookView:
         """The public side of a record at `now`.
 
         `link` is the link for life, which takes the owner's secret to make, `shown` what the rule of idleness tells
-        of its use, which takes the heartbeat; without them they are null. Why and when it stopped is told until it
-        runs again, and how long it is held while that lies ahead.
+        of its use, which takes the heartbeat; without them they are null. `owner` says whether mail is off. Why and
+        when it stopped is told until it runs again, and how long it is held while that lies ahead.
         """
         down = notebook.state in ("stopped", "starting")
         return cls(
             id=notebook.id,
-            owner=notebook.owner,
+            owner=notebook.owner_called,
+            owner_id=notebook.owner,
             name=notebook.name,
             state=notebook.state,
             steps=[_step(notebook, name) for name in STEPS],
@@ -98,6 +118,7 @@ class NotebookView:
             instance_id=notebook.instance_id,
             address=notebook.address,
             volume_gib=notebook.volume_gib,
+            disk=Disk.of(shown.space) if shown and shown.space else None,
             idle_minutes=notebook.idle_minutes,
             max_hours=notebook.max_hours,
             environment=notebook.environment,
@@ -109,10 +130,11 @@ class NotebookView:
             stops_at=_time(shown.stops_at) if shown else None,
             hold_until=_ahead(notebook.hold_until, now),
             stopped_at=notebook.stopped_at if down else None,
-            stop=notebook.stop if down or notebook.state == "stopping" else None,
+            stop=_stop(notebook) if down or notebook.state == "stopping" else None,
             cost=cost(notebook, prices, region, now),
             notifications=[
-                Notification(channel, notebook.notifications[channel]) for channel in sorted(notebook.notifications)
+                Notification(channel, shown_state(channel, notebook.notifications[channel], owner))
+                for channel in sorted(notebook.notifications)
             ],
             error=notebook.error,
         )
@@ -153,7 +175,8 @@ class Health:
 
 @dataclass(frozen=True)
 class Event:
-    """One decision about a notebook, or what someone did to it. `by`: a user, `sweep`, `monitor` or `outside`.
+    """One decision about a notebook, or what someone did to it. `by`: a user, `link` (someone with the link),
+    `sweep`, `monitor` or `outside`.
 
     `signals` are what it was decided by: `ages` of what was last active (seconds), `facts`, limits.
     """
@@ -177,6 +200,11 @@ class EventList:
 
 def _time(moment: datetime | None) -> str | None:
     return times.to_text(moment) if moment is not None else None
+
+
+def _stop(notebook: Notebook) -> Stop | None:
+    stop = notebook.stop
+    return replace(stop, by=notebook.called(stop.by)) if stop is not None else None
 
 
 def _ahead(text: str | None, now: datetime) -> str | None:

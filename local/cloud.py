@@ -18,7 +18,6 @@ from typing import Any, Protocol
 import boto3
 from moto.ec2.models import ec2_backends
 from moto.events.models import Rule, events_backends
-from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 from moto.ssm.models import Parameter, ssm_backends
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
@@ -28,7 +27,7 @@ from local.agent import Agents
 from local.aws import stepfunctions
 from local.aws.ec2 import Ec2
 from local.aws.front import Front, Server, reset_moto
-from local.aws.sns import Sns, unsubscribe
+from local.aws.sns import Sns
 from local.aws.ssm import Commands
 from local.background import Background
 from local.control import Control
@@ -69,13 +68,14 @@ class AnyMachines(Protocol):
 class Cloud:
     """Begins with `with Cloud(...) as cloud`; nothing of it is left at the end of the block.
 
-    `api_url` and `aws_url` are where it listens, `token` is that of the user `demo`; `inbox`, `slack` and `faults`
-    are what a person looks at and switches.
+    `api_url` and `aws_url` are where it listens, `token` is that of the user `demo`, `user_id` their id; `inbox`,
+    `slack` and `faults` are what a person looks at and switches.
     """
 
     api_url: str
     aws_url: str
     token: str
+    user_id: str
 
     def __init__(
         self,
@@ -294,7 +294,7 @@ class Cloud:
         self.front.ec2 = self.ec2
         self.control.machines = self.ec2.summary
         self.control.confirm = self.sns.confirm
-        self.control.unsubscribe = lambda arn: unsubscribe(sns_backends[ACCOUNT][self.region], arn)
+        self.control.unsubscribe = self.sns.unsubscribe_by_link
         self.control.health = lambda: {"stage": self.stage, "api": getattr(self, "api_url", None)}
         # First of all at the end: nothing new begins, executions are over before what they call is gone.
         self._closers.append(self._stop_executions)
@@ -469,6 +469,7 @@ class Cloud:
         self.token = importlib.import_module("admin.users").add_user(
             deployment, DEMO_USER, email=DEMO_MAIL, slack=DEMO_USER, quota=DEMO_QUOTA
         )
+        self.user_id = self.token.split(".")[1]
         path = self.state / "token"
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -20,6 +20,7 @@ from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request, Response
 
+from local.aws import limits
 from local.aws.ec2 import Ec2
 from local.aws.errors import ApiError
 from local.aws.metadata import ACCESS_KEY
@@ -27,6 +28,7 @@ from local.aws.ssm import Commands
 from local.aws.transactions import Transactions
 from local.connections import Connections
 from local.faults import Faults
+from local.hosts import REFUSED, is_own, is_own_origin
 from local.lambdas import FunctionNotFoundError, Lambdas
 
 log = logging.getLogger("nod.local.aws")
@@ -74,6 +76,10 @@ class Front:
         self.calls: dict[tuple[str, str], int] = {}
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        port = int(environ["SERVER_PORT"])
+        if not is_own(environ.get("HTTP_HOST"), port) or not is_own_origin(environ.get("HTTP_ORIGIN"), port):
+            refusal = Response(REFUSED + "\n", 403, content_type="text/plain; charset=utf-8")
+            return refusal(environ, start_response)
         path = environ.get("PATH_INFO", "")
         if path.startswith("/_local/"):
             return self.control(Request(environ))(environ, start_response)
@@ -111,6 +117,9 @@ class Front:
             code, status = THROTTLED.get(service, ("ThrottlingException", 400))
             return _error(service, code, "Rate exceeded", status)(environ, start_response)
         refused = self._refused(service, action, environ) if self.throttling else None
+        if refused is None and service in limits.SERVICES:
+            beyond = limits.refusal(service, action, _body(environ))
+            refused = (*beyond, 400) if beyond is not None else None
         if refused is not None:
             return _error(service, *refused)(environ, start_response)
         if service == "lambda" and self.lambdas is not None and action == "Invoke":

@@ -24,7 +24,7 @@ from tests.aws.test_sdk_integrations import NAMES, machine
 
 Known = frozenset[str]
 
-CONTEXT = {"$$.Execution.Name", "$$.Execution.StartTime", "$$.State.EnteredTime"}
+CONTEXT = {"$$.Execution.Id", "$$.Execution.Name", "$$.Execution.StartTime", "$$.State.EnteredTime"}
 # What a service always says, though its model marks no member of an answer as required. Of EC2: EC2's reference, and
 # answers of each kind that were seen; not a public address, and not a public name (a VPC without DNS hostnames).
 ALWAYS = {
@@ -38,6 +38,7 @@ ENTRIES = {
     "$.created.Instances[0]": ("InstanceType", "InstanceIds[0]"),
     # Only a Catch writes these, always with both.
     "$.refusal": ("Error", "Cause"),
+    "$.unanswered": ("Error", "Cause"),
     "$.looks.refusal": ("Error", "Cause"),
 }
 # What our own functions and documents answer (docs/contracts.md).

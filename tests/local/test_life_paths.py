@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from moto.ec2.exceptions import InvalidInstanceIdError
 
+from local.aws import beans
 from tests.aws.workflows import states
 from tests.local.person import wait_until
 from tests.local.scripted import FINGERPRINT
@@ -70,6 +71,15 @@ def wait(town: Town, notebook: str, state: str, seconds: float = 120) -> dict[st
     return dict(town.person.show(notebook))
 
 
+LAUNCHED = [("launch", "requested"), ("launch", "launching"), ("launch", "ready")]
+
+
+def ledger(town: Town, notebook: str) -> list[tuple[str, str]]:
+    """Every change in the ledger, oldest first; not what the sweep decided without changing anything."""
+    found = town.person.http.get(f"/notebooks/{notebook}/events?limit=100").json()["events"]
+    return [(line["action"], line["code"]) for line in reversed(found) if line["action"] != "keep"]
+
+
 @pytest.fixture
 def stopped(town: Town, notebook: str) -> str:
     assert post(town, notebook, "stop") == 202
@@ -93,7 +103,14 @@ def given(town: Town, notebook: str, **more: Any) -> dict[str, Any]:
     """The input of a workflow that is started by hand."""
     instance = town.record(notebook)["instance_id"]["S"]
     arn = f"arn:aws:ec2:us-east-1:123456789012:instance/{instance}"
-    return {"id": notebook, "owner": "demo", "name": "mine", "instance_id": instance, "instance_arn": arn, **more}
+    return {
+        "id": notebook,
+        "owner": town.cloud.user_id,
+        "name": "mine",
+        "instance_id": instance,
+        "instance_arn": arn,
+        **more,
+    }
 
 
 def put(town: Town, notebook: str, state: str, remove: str = "") -> None:
@@ -357,7 +374,7 @@ def test_run_whose_beginning_is_not_noted_is_not_longer_than_known(
 
 def test_stop_is_recorded_when_its_owner_is_no_user_any_more(town: Town, notebook: str) -> None:
     put(town, notebook, "stopping")
-    assert town.run("stop", **{**given(town, notebook, call=True), "owner": "gone"})["status"] == "SUCCEEDED"
+    assert town.run("stop", **{**given(town, notebook, call=True), "owner": "us-" + "0" * 20})["status"] == "SUCCEEDED"
     assert town.record(notebook)["state"]["S"] == "stopped"
     assert len(town.record(notebook)["runs"]["L"]) == 1
 
@@ -374,6 +391,8 @@ def test_machine_that_was_not_stopped_here_is_stopped_in_the_record_too(town: To
     assert len(record["runs"]["L"]) == 1
     assert notebook not in active(town)
     assert kinds(town, notebook) == ["ready", "stopped"]
+    assert ledger(town, notebook) == [*LAUNCHED, ("stop", seen["stop"]["code"]), ("stop", "stopped")]
+    assert "ledger_lines" not in town.record(notebook)
 
 
 def test_event_of_a_stop_that_is_over_changes_nothing(town: Town, notebook: str) -> None:
@@ -463,6 +482,12 @@ def test_start_without_capacity_stays_stopped_and_offers_other_types(town: Town,
     town.cloud.faults.clear()
     assert post(town, stopped, "start") == 202
     assert wait(town, stopped, "ready")["error"] is None
+    assert ledger(town, stopped)[len(LAUNCHED) + 2 :] == [
+        ("start", "asked"),
+        ("start", "no_capacity"),
+        ("start", "asked"),
+        ("start", "ready"),
+    ]
 
 
 def test_start_whose_notebook_never_answers_is_stopped_again_and_told(town: Town, stopped: str) -> None:
@@ -475,6 +500,13 @@ def test_start_whose_notebook_never_answers_is_stopped_again_and_told(town: Town
     assert stopped not in active(town)
     assert state_of(town, stopped) == "stopped"
     assert len(town.record(stopped)["runs"]["L"]) == 2, "what ran has cost something"
+    assert ledger(town, stopped)[len(LAUNCHED) :] == [
+        ("stop", "asked"),
+        ("stop", "stopped"),
+        ("start", "asked"),
+        ("start", "start_failed"),
+        ("stop", "stopped"),
+    ]
 
 
 def test_start_that_fails_and_cannot_be_stopped_says_that_it_runs(town: Town, stopped: str) -> None:
@@ -605,6 +637,22 @@ def test_start_without_a_public_address_is_stopped_again_and_costs_what_it_ran(t
     assert_ran_since(town, stopped, began, before)
 
 
+def test_start_of_an_instance_without_a_public_name_is_ready(
+    town: Town, stopped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_answer = beans.from_api
+
+    def nameless(shape: Any, value: Any) -> Any:
+        if shape is not None and shape.name == "Instance":
+            value.pop("PublicDnsName", None)
+        return given_answer(shape, value)
+
+    monkeypatch.setattr(beans, "from_api", nameless)
+    assert post(town, stopped, "start") == 202
+    wait(town, stopped, "ready")
+    assert town.record(stopped)["public_dns_name"] == {"S": ""}
+
+
 def test_start_that_was_never_seen_running_is_no_run_since_the_launch(town: Town, stopped: str) -> None:
     """As the sweep takes it over: `stopping`, after a start that ended before it wrote when its run began."""
     ran_days_ago(town, stopped)
@@ -705,6 +753,7 @@ def test_password_is_set_on_the_machine_and_noted(town: Town, notebook: str) -> 
     _, document, environment = town.machines.ran[-1]
     assert document == "set-password"
     assert HASH in environment.values()
+    assert ledger(town, notebook) == [*LAUNCHED, ("set-password", "changed")]
 
 
 def test_password_is_set_when_the_event_is_lost(town: Town, notebook: str) -> None:

@@ -28,7 +28,7 @@ PARAMETERS = {
     "install-anaconda": {"InstallerUrl", "InstallerSha256"},
     "configure-tls": set(),
     "start-monitor": {"HeartbeatsTable", "Region"},
-    "configure-notebook": {"PasswordHash"},
+    "configure-notebook": {"PasswordHash", "NotebookName"},
     "set-password": {"PasswordHash", "Number"},
     "probe-monitor": set(),
 }
@@ -40,6 +40,7 @@ GOOD = {
     "HeartbeatsTable": "nod-prod-heartbeats",
     "Region": "us-gov-west-1",
     "PasswordHash": HASH,
+    "NotebookName": "thesis-2",
     "Number": "3",
 }
 HOSTILE = ["$(touch /x)", "`touch /x`", "'; touch /x; '", '"', "'", "\n", "\\", "{{ssm:x}}", "{{", " ", ";", "\x00"]
