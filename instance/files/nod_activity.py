@@ -39,6 +39,8 @@ WRITE_MILLISECONDS = 2000
 AWAY_SECONDS = 30.0
 # For so long after something could not be looked at, nobody knows who is there.
 UNSEEN_SECONDS = 60.0
+# What a person tells a debugger; all else a page asks by itself. A kernel that has ended its debugger goes on, too.
+GO_ON = ("continue", "next", "stepIn", "stepOut", "disconnect", "terminate")
 PROXIED = re.compile(r"/proxy/(?:absolute/)?(?:[^/]*:)?(\d{1,5})(?:/|$)")
 # An app that nobody asked for so long is not being used through the server.
 PROXIED_SECONDS = 120.0
@@ -239,11 +241,15 @@ class Watch:
         if connection.subprotocol == V1:
             _, parts = deserialize_msg_from_ws_v1(message)
             header = json.loads(parts[0])
-            content = json.loads(parts[3]) if header["msg_type"] == "execute_request" else {}
+            content = json.loads(parts[3]) if header["msg_type"] in ("execute_request", "debug_request") else {}
         else:
             whole = deserialize_binary_message(message) if isinstance(message, bytes) else json.loads(message)
             header, content = whole["header"], whole.get("content") or {}
-        self._visits.to_kernel(connection.kernel_id, header["msg_type"], bool(content.get("silent")), boottime())
+        kind = header["msg_type"]
+        if kind == "debug_request" and content.get("command") in GO_ON:
+            kind = "debug_step"
+            self._cells.resumed(connection.kernel_id)
+        self._visits.to_kernel(connection.kernel_id, kind, bool(content.get("silent")), boottime())
         if header["msg_type"] == "input_reply":
             self._cells.answered(connection.kernel_id)
 

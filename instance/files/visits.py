@@ -47,7 +47,9 @@ PARTS = (
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 SURE, MAYBE, NEVER = "sure", "maybe", "never"
 # What a kernel is asked because somebody pressed a key.
-TYPED = ("execute_request", "complete_request", "inspect_request", "history_request", "is_complete_request")
+TYPED = (
+    "execute_request", "complete_request", "inspect_request", "history_request", "is_complete_request", "debug_step",
+)  # fmt: skip
 # A page answers a widget's news within this time without anybody's doing.
 ECHO_SECONDS = 2.0
 MOST_CLIENTS = 256
