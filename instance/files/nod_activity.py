@@ -242,14 +242,16 @@ class Watch:
             _, parts = deserialize_msg_from_ws_v1(message)
             header = json.loads(parts[0])
             content = json.loads(parts[3]) if header["msg_type"] in ("execute_request", "debug_request") else {}
+            sent = bytes(parts[3])
         else:
             whole = deserialize_binary_message(message) if isinstance(message, bytes) else json.loads(message)
             header, content = whole["header"], whole.get("content") or {}
+            sent = json.dumps(content).encode() if header["msg_type"] == "comm_msg" else b""
         kind = header["msg_type"]
         if kind == "debug_request" and content.get("command") in GO_ON:
             kind = "debug_step"
             self._cells.resumed(connection.kernel_id)
-        self._visits.to_kernel(connection.kernel_id, kind, bool(content.get("silent")), boottime())
+        self._visits.to_kernel(connection.kernel_id, kind, bool(content.get("silent")), boottime(), sent)
         if header["msg_type"] == "input_reply":
             self._cells.answered(connection.kernel_id)
 

@@ -143,10 +143,16 @@ class Visits:
         if self._sockets[client] <= 0:
             del self._sockets[client]
 
-    def to_kernel(self, kernel: str, kind: str, silent: bool, now: float) -> None:
-        """A message of type `kind` from a page to a kernel."""
+    def to_kernel(self, kernel: str, kind: str, silent: bool, now: float, sent: bytes | None = None) -> None:
+        """A message of type `kind` from a page to a kernel. `sent`: what it holds, of a message to a widget.
+
+        A page that is not visible here may be one that does not poll as JupyterLab does (voila): what is moved there is
+        told from what plays by its rhythm.
+        """
         if kind == "comm_msg":
-            if now - self._spoke.get(kernel, -ECHO_SECONDS) >= ECHO_SECONDS and self.browsers(now)[0] > 0:
+            uneven = sent is not None and self._traffic.message(kernel, "/widgets", Content.of(sent), now)
+            echo = now - self._spoke.get(kernel, -ECHO_SECONDS) < ECHO_SECONDS
+            if not echo and (uneven or self.browsers(now)[0] > 0):
                 self.input_at = max(self.input_at, now)
         elif kind == "input_reply" or (kind in TYPED and not silent):
             self.input_at = max(self.input_at, now)

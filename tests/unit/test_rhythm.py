@@ -346,6 +346,19 @@ def test_whoever_clicks_unevenly_is_there(mean: float, spread: float, seed: int)
     assert longest < LIMIT / 2
 
 
+def test_who_moves_a_widget_in_a_page_that_does_not_poll_is_there_and_one_that_plays_is_nobody() -> None:
+    """voila's pages ask for nothing but what the kernel says."""
+    moved = Tab()
+    for at in person(3, hours=1):
+        moved.visits.to_kernel("k", "comm_msg", False, at, b'{"comm_id": "a1b2", "data": {"state": {"value": 7}}}')
+    assert moved.visits.input_at > 1000.0 + HOUR - 600
+    playing = Tab()
+    for n, at in enumerate(at_even_times(0.1, 0.05, 0.5)):
+        state = json.dumps({"comm_id": "a1b2", "data": {"state": {"value": n % 100}}}).encode()
+        playing.visits.to_kernel("k", "comm_msg", False, at, state)
+    assert playing.visits.input_at < 1000.0 + 60
+
+
 def test_many_messages_cost_little() -> None:
     """Of what passes between two looks the last count: a remote desktop sends each move of the mouse."""
     traffic, socket = Traffic(), Talk("a", APP, 0.0)
