@@ -129,6 +129,11 @@ class Visits:
         content = Content.of(asked.body)
         return self._traffic.request(asked.client, asked.method, asked.path, content, begin=asked.began, end=asked.now)
 
+    def goes_on(self, method: str, path: str, headers: Mapping[str, str], now: float) -> None:
+        """A request that is still being answered: a large file that somebody fetches, a form that takes its time."""
+        if not _below(path, JUPYTERS) and sign_of(method, path, headers) == SURE:
+            self.input_at = max(self.input_at, now)
+
     def talked(self, talk: Talk) -> None:
         """Looks at what was sent over a websocket since this was called last."""
         self.input_at = max(self.input_at, talk.judge(self._traffic))
@@ -191,10 +196,11 @@ def sign_of(method: str, path: str, headers: Mapping[str, str]) -> str:
     mode, kind = headers.get("Sec-Fetch-Mode"), headers.get("Sec-Fetch-Dest", "")
     navigates = _navigates(headers)
     if method in WRITES:
-        # A page sends no form by itself. Who does not say how it was sent is an old browser, or a program that
-        # somebody wrote to send forms.
+        # A page sends no form by itself. What bears no mark of a browser at all is of a program, which somebody runs to
+        # do something in the app: a tab that was forgotten has marks.
         is_form = headers.get("Content-Type", "").split(";")[0].strip().lower() in FORMS
-        return SURE if navigates or (is_form and mode is None) else MAYBE
+        by_program = not any(name in headers for name in ("Sec-Fetch-Mode", "Origin", "Referer"))
+        return SURE if navigates or (is_form and mode is None) or by_program else MAYBE
     if method != "GET" or _below(path, STATIC) or kind in PARTS or mode == "websocket":
         return NEVER
     if "text/event-stream" in headers.get("Accept", "") or "prefetch" in _purpose(headers):
@@ -203,7 +209,8 @@ def sign_of(method: str, path: str, headers: Mapping[str, str]) -> str:
         # A link, an address or a reload: browsers mark what a person did. A page that reloads itself has no mark, nor
         # has any page in a browser that does not give it.
         return SURE if headers.get("Sec-Fetch-User") == "?1" else MAYBE
-    return MAYBE if is_of_page(headers) else NEVER
+    by_program = "Sec-Fetch-Site" not in headers and "Referer" not in headers
+    return MAYBE if by_program or is_of_page(headers) else NEVER
 
 
 def _navigates(headers: Mapping[str, str]) -> bool:

@@ -550,16 +550,24 @@ def test_who_clicks_in_an_app_is_there_and_a_tab_that_polls_is_nobody(
 def test_who_sends_messages_to_an_app_is_there_and_a_page_that_keeps_its_socket_alive_is_nobody(
     machine: Machine, app: str, table: Table
 ) -> None:
+
+    def send(who: str, seconds: int) -> None:
+        done = machine.run(["sh", "-c", f"cd /root; {PYTHON} messages.py {PASSWORD} {who} {seconds}"], timeout=90)
+        assert done.exit_code == 0, done.stderr
+
     with ThreadPoolExecutor() as pool:
-        page = pool.submit(shell, machine, f"cd /root; {PYTHON} messages.py {PASSWORD} page 14")
-        table.until(lambda row: age(row, "input") >= 12 and not page.done(), f"pings are nobody: {app}")
+        page = pool.submit(send, "page", 14)
+        table.until(lambda row: age(row, "input") <= 4, "the login")
+        table.until(lambda row: age(row, "input") >= 12 or page.done(), f"pings are nobody: {app}")
+        assert age(table.row, "input") >= 12
         page.result()
-        person = pool.submit(shell, machine, f"cd /root; {PYTHON} messages.py {PASSWORD} person 20")
+        person = pool.submit(send, "person", 20)
         table.until(lambda row: age(row, "input") >= 4, "the login is past")
         table.until(lambda row: age(row, "input") <= 1, "somebody sends something")
         while not person.done():
             assert age(table.row, "input") <= 8, table.row
             time.sleep(0.5)
+        person.result()
 
 
 def test_a_cell_whose_command_asks_waits(page: Callable[..., Any], kernel: str, table: Table) -> None:
