@@ -225,12 +225,12 @@ class Waiting:
         if not open_ports:
             return False
         by_server = open_ports & set(self._proxied)
+        # A kernel is connected to its own ports, too.
+        left_out = by_server | set(own_ports)
         for each in found:
-            if each.state == LISTENS or {each.port, each.remote_port if each.is_local else 0} & by_server:
-                continue
+            ends = {each.port, each.remote_port} if each.is_local else {each.port}
             # One of its own, also one to elsewhere; or of somebody who called a moment ago and is gone.
-            theirs = each.inode in inodes and each.port not in own_ports
-            if theirs or each.port in open_ports or (each.is_local and each.remote_port in open_ports):
+            if each.state != LISTENS and not ends & left_out and (each.inode in inodes or ends & open_ports):
                 return False
         return True
 

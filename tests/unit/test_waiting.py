@@ -158,6 +158,24 @@ def test_a_call_keeps_it_and_is_remembered_for_a_while(start: Start) -> None:
     until(lambda: is_uncalled(server, proxied=(server.port,)), "what is known elsewhere counts")
 
 
+def test_a_kernel_that_is_connected_to_its_own_ports_waits(start: Start) -> None:
+    code = (
+        SOCKET
+        + """
+    shell = socket.create_server(("127.0.0.1", 0))
+    print(shell.getsockname()[1], flush=True)
+    mine = socket.create_connection(shell.getsockname())
+    listener.accept()
+"""
+    )
+    kernel = start(code)
+    pipe = kernel.process.stdout
+    assert pipe is not None
+    shell = int(pipe.readline())
+    until(lambda: is_uncalled(kernel, own=(shell,)), "it is not seen to wait")
+    assert not is_uncalled(kernel), "it is connected to something"
+
+
 def test_who_runs_for_a_moment_goes_on_with_what_they_did() -> None:
     class System(Linux):
         asleep: Sleep | None = Sleep("epoll", None)
