@@ -1,7 +1,8 @@
 """A stand-in for Anaconda's installer: the same command line, a smaller environment made of PyPI packages.
 
 Anaconda's own cannot be downloaded everywhere. The stand-in says what it is, in its output and in
-PREFIX/STAND-IN.txt, and fits the machine image only: it uses that system's Python.
+PREFIX/STAND-IN.txt, and fits the machine image only: its Python is a copy of that system's. The prefix is of the kind
+that Anaconda makes, an installation of its own: what a person installs with `pip install --user` counts in it.
 """
 
 import hashlib
@@ -26,7 +27,7 @@ Say = Callable[[str], None]
 
 REQUIREMENTS: Final = Path(__file__).with_name("stand-in-requirements.txt")
 NEEDS_MIB: Final = 1536
-_VERSION: Final = 1  # of what this module makes of the packages; a new number makes a new installer
+_VERSION: Final = 2  # of what this module makes of the packages; a new number makes a new installer
 _BUILT_AT: Final = "/opt/anaconda3"  # any other PREFIX is written into the scripts at installation
 
 _HEADER: Final = r"""#!/bin/bash
@@ -86,11 +87,11 @@ mkdir -p "$prefix"
 tail -n +@LINE@ "$0" | zstd -dcq | tar -x --no-same-owner -C "$prefix" ||
     die "Cannot unpack into $prefix (is the disk full, or the installer cut short?)"
 if [ "$prefix" != @BUILT_AT@ ]; then
-    grep -rlIF @BUILT_AT@ "$prefix/bin" "$prefix/pyvenv.cfg" | while read -r file; do
+    grep -rlIF @BUILT_AT@ "$prefix/bin" "$prefix/share/jupyter/kernels" | while read -r file; do
         sed -i "s|@BUILT_AT@|${prefix//&/\\&}|g" "$file"
     done
 fi
-"$prefix/bin/python" -c 'import jupyter_server'
+"$prefix/bin/python" -I -c 'import jupyter_server'
 printf 'installation finished.\n'
 exit 0
 """
@@ -112,10 +113,34 @@ rm payload.tar
 """
 
 _IN_IMAGE: Final = r"""
-python3 -m venv --without-pip "$1"
-"$1/bin/python" "$(echo /wheels/pip-*.whl)/pip" install --quiet --no-index --no-deps --no-compile --no-cache-dir \
+# A prefix as Anaconda's is: with a Python and a standard library of its own, and no virtual environment, so that
+# ~/.local counts in it. Where packages lie, Debian has its own mind: `sysconfig` is changed back, and `site`, which is
+# frozen into the program, finds them under Debian's name.
+version=$(python3 -c 'import sys; print("python%d.%d" % sys.version_info[:2])')
+mkdir -p "$1/bin" "$1/lib"
+cp --dereference "/usr/bin/$version" "$1/bin/"
+ln -s "$version" "$1/bin/python3"
+ln -s "$version" "$1/bin/python"
+cp -a "/usr/lib/$version" "$1/lib/"
+cd "$1/lib/$version"
+rm -rf EXTERNALLY-MANAGED sitecustomize.py ensurepip idlelib lib2to3 test turtledemo
+mkdir -p site-packages
+ln -s site-packages dist-packages
+sed -i 's/sys\.base_prefix != sys\.prefix or hasattr(sys, "real_prefix")/True/' sysconfig.py sysconfig/__init__.py \
+    2>/dev/null || :
+"$1/bin/python" -I - "$1" "$version" <<'PYTHON'
+import site, sys, sysconfig
+prefix, version = sys.argv[1:]
+packages = f"{prefix}/lib/{version}/site-packages"
+assert sys.prefix == sys.base_prefix == sys.exec_prefix == prefix, (sys.prefix, sys.base_prefix)
+assert sysconfig.get_path("purelib") == sysconfig.get_path("platlib") == packages, sysconfig.get_paths()
+assert f"{prefix}/lib/{version}/dist-packages" in sys.path, sys.path
+assert all(path.startswith(prefix) for path in sys.path), sys.path
+PYTHON
+"$1/bin/python" -c 'import site, sys; sys.exit(not site.ENABLE_USER_SITE)'
+"$1/bin/python" -I "$(echo /wheels/pip-*.whl)/pip" install --quiet --no-index --no-deps --no-compile --no-cache-dir \
     --disable-pip-version-check --root-user-action=ignore /wheels/*.whl
-cd "$1"/lib/python3*/site-packages
+cd site-packages
 # Each file costs time at installation: out goes what no notebook needs. jedi reads the stubs of Python itself.
 rm -rf pandas/tests matplotlib/tests mpl_toolkits/*/tests tornado/test jupyterlab/galata
 rm -rf jedi/third_party/django-stubs jedi/third_party/typeshed/stubs
@@ -123,7 +148,7 @@ find numpy -type d -name tests -prune -exec rm -rf {} +
 find . -name '*.pyi' -not -path './jedi/third_party/typeshed/stdlib/*' -delete
 find babel/locale-data -name '*.dat' -not -name 'en*' -not -name root.dat -delete
 find "$1" -name '*.map' -delete
-"$1/bin/python" -m compileall -q -j 0 . || :
+"$1/bin/python" -I -m compileall -q -j 0 .. || :
 cat >"$1/STAND-IN.txt" <<'TEXT'
 This is a stand-in for Anaconda, made from PyPI packages by the local cloud of Notebook on Demand.
 It is not Anaconda: there is no conda here. Its packages are listed by `bin/pip list`.

@@ -31,7 +31,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .activity import ACTIVITY, Activity, number
-from .looks import Looker, boottime, run
+from .looks import Looker, Space, boottime, home_space, run
+from .notebook_probe import KEY, NOTEBOOK, ask
+from .server_status import ServerStatus
 
 VERSION = "2"
 # Durations that follow the deployment's minute (NOD_MINUTE_SECONDS): a minute here has 60 seconds.
@@ -65,9 +67,6 @@ KEPT_SECONDS = 90 * 24 * 3600
 RETRY_SECONDS = (2.0, 5.0, 10.0, 20.0)
 TIMEOUT_SECONDS = 5.0
 IMDS = ("169.254.169.254", 80)
-NOTEBOOK = ("127.0.0.1", 8888)
-# Jupyter Server's version: needs no login, renders nothing, is not tracked as activity (/api/kernels is).
-PROBE = b"GET /api HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 ACCEPTED = Path("/run/nod-monitor/accepted")
 STATE = Path("/run/nod-monitor/state.json")
 
@@ -111,10 +110,12 @@ class Instance(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What the notebook's port answered: whether it did, and the certificate it showed (DER)."""
+    """What the notebook's port answered: whether it was our server, the certificate it showed (DER), and whether it was
+    another program."""
 
     answers: bool
     certificate: bytes | None
+    foreign: bool = False
 
     @property
     def certificate_sha256(self) -> str | None:
@@ -331,32 +332,10 @@ def http_date(text: str | None) -> datetime.datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=datetime.timezone.utc)  # noqa: UP017 (Python 3.10)
 
 
-def probe(address: tuple[str, int] = NOTEBOOK, timeout: float = TIMEOUT_SECONDS) -> Probe:
-    """Asks the notebook's server for its version over TLS; `timeout` seconds for all of it."""
-    deadline = time.monotonic() + timeout
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    # Self-signed: its fingerprint is what is reported.
-    context.verify_mode = ssl.CERT_NONE
-    found = None
-    try:
-        with (
-            socket.create_connection(address, timeout) as plain,
-            context.wrap_socket(plain) as connection,
-        ):
-            found = connection.getpeercert(binary_form=True)
-            connection.sendall(PROBE)
-            line = b""
-            # Each part has its own timeout: a server that dribbles would otherwise hold us for ever.
-            while b"\r\n" not in line and len(line) < 1024:
-                connection.settimeout(max(0.01, deadline - time.monotonic()))
-                part = connection.recv(1024)
-                if not part:
-                    break
-                line += part
-    except OSError:
-        return Probe(False, found)
-    return Probe(line.startswith((b"HTTP/1.1 200 ", b"HTTP/1.0 200 ")), found)
+def probe(address: tuple[str, int] = NOTEBOOK, timeout: float = TIMEOUT_SECONDS, key: Path = KEY) -> Probe:
+    """Asks the notebook's port whether it is our server that answers; `timeout` seconds for all of it."""
+    answer = ask(address, timeout, key)
+    return Probe(answer.ours, answer.certificate, answer.foreign)
 
 
 def is_valid(certificate: bytes, name: str, address: tuple[str, int] = NOTEBOOK) -> bool:
@@ -478,6 +457,10 @@ class DeadMan:
         patience = self.patience()
         return idle_seconds >= patience and now - self.confirmed_at >= patience and now >= self.hold_at
 
+    def is_due(self, idle_seconds: float) -> bool:
+        """Whether the sweep may stop it now: from the limit to twice that, after which something else keeps it."""
+        return self._limit() <= idle_seconds <= 2 * self._limit()
+
     def state(self) -> dict[str, Any]:
         """What to keep over a restart of the monitor (JSON)."""
         return {
@@ -569,9 +552,14 @@ class Monitor:
         clock: Callable[[], float] = boottime,
         wall: Callable[[], datetime.datetime] = utc_now,
         end: Callable[[], None] = power_off,
+        space: Callable[[], Space | None] = home_space,
         due_jobs: Callable[[], Jobs] = list,
+        server: ServerStatus | None = None,
     ) -> None:
         self._looker = looker
+        self._server = server or ServerStatus()
+        self._status: dict[str, Any] = {}
+        self._told_server = True
         self._metadata = metadata
         self._table = table
         self._boot_id = boot_id
@@ -582,6 +570,7 @@ class Monitor:
         self._clock = clock
         self._time = Timekeeper(wall, clock)
         self._end = end
+        self._space = space
         self._due_jobs = due_jobs
         self._jobs: Jobs = []
         self._jobs_at: float | None = None
@@ -623,7 +612,8 @@ class Monitor:
         if self._asked_at is None or now - self._asked_at >= self._pace(PERIOD_SECONDS):
             self._look_at_address(now)
         now = self._clock()
-        urgent = (self._probe.answers, self._probe.certificate, self._address)
+        server = (self._status.get("mode"), self._status.get("code"))
+        urgent = (self._probe.answers, self._probe.certificate, self._address, server)
         if self.rhythm.is_due(now, urgent, self._is_active(now), began=self._begins(now)):
             self._try_to_tell(now, urgent)
         self._keep()
@@ -639,6 +629,7 @@ class Monitor:
     def _look_at_notebook(self, now: float) -> None:
         self._probe = probe(self._notebook)
         self._probed_at = now
+        self._status = self._server.look(now, answers=self._probe.answers, foreign=self._probe.foreign)
         if self._probe.answers:
             self._answered_at = now
 
@@ -651,7 +642,11 @@ class Monitor:
     def _is_active(self, now: float) -> bool:
         """Whether something is active, or another than the last heartbeat said."""
         recent = max(PERIOD_SECONDS * self._scale, 2 * LEAST_SECONDS)
-        return any(age < recent for age in self.activity.ages(now).values()) or self._told != self._changing(now)
+        if any(age < recent for age in self.activity.ages(now).values()) or self._told != self._changing(now):
+            return True
+        # Only a heartbeat that shows the whole limit stops it: one that came minutes after it would make the stop late.
+        idle = self.activity.idle_seconds(now, self.dead_man.unknown_cap())
+        return self.dead_man.is_due(idle)
 
     def _begins(self, now: float) -> bool:
         """Whether use has begun of which the last heartbeat did not know, after a while without any.
@@ -681,10 +676,11 @@ class Monitor:
         else:
             if self.rhythm.failures:
                 log(f"heartbeat accepted again after {self.rhythm.failures} failures")
-            self.rhythm.sent(now, (*urgent[:2], self._address))
+            self.rhythm.sent(now, (*urgent[:2], self._address, *urgent[3:]))
             self._told = self._changing(now)
             self._told_used_at = self._used_at(now)
             self._told_idle = now - self._told_used_at
+            self._told_server = bool(self._status)
             with contextlib.suppress(OSError):
                 self._accepted.write_text(f"{self._clock():.0f}\n")
 
@@ -715,6 +711,9 @@ class Monitor:
         if not self._looker.has_gpu:
             facts.pop("gpu_percent", None)
         facts["busiest"] = list(self._looker.busiest)
+        space = self._space()
+        if space is not None:
+            facts["disk"] = {"free_mib": space.free_mib, "size_mib": space.size_mib}
         at = wall.strftime(TIME)
         jobs = self._jobs_due(now, at)
         if jobs:
@@ -725,6 +724,8 @@ class Monitor:
             "beat": self._beat,
             "uptime": int(now),
             "answers": self._probe.answers,
+            # Taken out of the row again once there is nothing to tell.
+            **({"server": self._status or None} if self._status or self._told_server else {}),
             "address": address,
             "certificate_sha256": self._probe.certificate_sha256,
             "certificate_valid": self._is_valid(address, now),

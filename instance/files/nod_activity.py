@@ -313,9 +313,8 @@ class Watch:
             "visible": visible,
             "hidden": hidden,
         }
-        new = self._file.with_suffix(".new")
-        new.write_text(json.dumps(content))
-        new.replace(self._file)
+        # In place: the folder is root's, so that nothing else can take the file's space. The reader tries again.
+        self._file.write_text(json.dumps(content))
 
     def _scan_buffer(self, kernel: str, manager: Any) -> None:
         """What the kernel asked while no page was there: the server keeps it for the page that comes back."""
@@ -347,8 +346,8 @@ def client_of(handler: Any) -> str:
 
 
 def attach(app: Any) -> None:
-    """Watches the server `app`, when systemd gave it a folder to write to."""
-    folder = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    if folder:
-        watch = Watch(app, Path(folder, "activity.json"))
+    """Watches the server `app`, when its unit names the file that the monitor reads."""
+    file = os.environ.get("NOD_ACTIVITY")
+    if file:
+        watch = Watch(app, Path(file))
         watch.safely(watch.start)
