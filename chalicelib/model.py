@@ -396,6 +396,8 @@ class Notebook:
     decided_at: str | None = None
     warned: Warned | None = None
     seen: SeenBeat | None = None
+    jobs_told: tuple[str, ...] | None = None
+    """The owner's own cron jobs and timers that a message of a stop has named: each is told once."""
     ledger_lines: tuple[Mapping[str, object], ...] = ()
     """Lines that were written with a change of the record and are not in the ledger yet: `{at, action, code, by,
     reason}`."""
@@ -481,6 +483,7 @@ class Notebook:
             decided_at=rows.text(record, "decided_at"),
             warned=_warned(rows.mapping(record, "warned")),
             seen=_seen(rows.mapping(record, "seen")),
+            jobs_told=tuple(rows.strings(record.get("jobs_told"))) or None,
             ledger_lines=_lines(record.get("ledger_lines")),
             confirmed_at=rows.text(record, "confirmed_at"),
             stopped_at=rows.text(record, "stopped_at"),

@@ -16,12 +16,13 @@ from urllib.parse import urlsplit
 
 from chalicelib import messages, times
 from chalicelib.actions.parts import Parts
-from chalicelib.actions.showing import Showing
+from chalicelib.actions.showing import Showing, job_key
 from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.aws.parameters import SlackAddresses
 from chalicelib.aws.topic import Subscriptions, Topic
 from chalicelib.aws.users import UsersTable
 from chalicelib.errors import DeliveryFailed
+from chalicelib.heartbeats import DueJob
 from chalicelib.log import about, logger, note
 from chalicelib.model import CONFIRMED, EMAIL, EXPIRED, PENDING, SLACK, UNSUBSCRIBED, Notebook, User
 from chalicelib.orphans import Resource
@@ -30,6 +31,9 @@ from chalicelib.retention import expiry
 
 # Longer than the workflows try to tell: what is untold by then, they have given up.
 OVERDUE = timedelta(minutes=10)
+
+# Of the owner's own jobs that were told of, so many are remembered.
+_MOST_JOBS = 50
 
 Post = Callable[[str, str, Sequence[dict[str, object]]], None]
 
@@ -65,7 +69,11 @@ class Telling:
         told = f"{execution} {kind}" if execution else None
         if told is None or notebook.told != told:
             confirmed = self._begin_email(notebook) if EMAIL in notebook.notify else False
-            self._publish(notebook, kind, notebook.notify, now, execution)
+            jobs = self._showing.untold_jobs(notebook) if kind == "stopped" else ()
+            self._publish(notebook, kind, notebook.notify, now, execution=execution, jobs=jobs)
+            if jobs:
+                known = (*(notebook.jobs_told or ()), *(job_key(job) for job in jobs))
+                self._notebooks.set_jobs_told(notebook_id, known[-_MOST_JOBS:])
             if told is not None:
                 self._notebooks.set_told(notebook_id, told)
             if confirmed:
@@ -185,7 +193,14 @@ class Telling:
                     self.tell(notebook_id, kind, now)
 
     def _publish(
-        self, notebook: Notebook, kind: str, channels: Sequence[str], now: datetime, execution: str | None = None
+        self,
+        notebook: Notebook,
+        kind: str,
+        channels: Sequence[str],
+        now: datetime,
+        *,
+        execution: str | None = None,
+        jobs: tuple[DueJob, ...] = (),
     ) -> None:
         owner = self._users.get(notebook.owner)
         about = messages.About(
@@ -197,6 +212,7 @@ class Telling:
             now=now,
             minute=self._showing.settings.minute,
             reason=self._showing.reason(notebook, now) if kind in messages.REPEATED else None,
+            jobs=jobs,
         )
         self._topic.publish(replace(messages.compose(kind, about, channels), execution=execution))
 
