@@ -108,6 +108,7 @@ def given(town: Town, notebook: str, **more: Any) -> dict[str, Any]:
         "owner": town.cloud.user_id,
         "name": "mine",
         "instance_id": instance,
+        "number": "1",
         "instance_arn": arn,
         **more,
     }
