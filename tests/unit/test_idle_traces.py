@@ -45,7 +45,7 @@ def test_whoever_comes_back_right_at_the_stop_is_cut_off_only_in_its_last_second
         day = day_of("return_at_the_stop", seed)
         killed = score(Machines(day), ours.stop, LIMIT).killed_at
         late += [at - need[0] for at in killed if (need := day.need_at(at)) is not None]
-    assert len(late) <= 3, late
+    assert len(late) <= 6, late
     assert max(late, default=0.0) < 8, late
 
 
