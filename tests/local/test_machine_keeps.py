@@ -322,20 +322,13 @@ def test_nobody_but_root_can_fill_run(machine: Machine, table: Table) -> None:
     found = shell(machine, f"{AS_USER} '{writable} 2>/dev/null'")
     assert found == ""
     free = int(shell(machine, "df --output=avail -k /run | tail -n 1"))
-    for folder in (
-        "/run/nod-jupyter",
-        "/run/nod-activity",
-        "/run/nod-password",
-        "/run/nod-ready",
-        "/run/lock",
-        "/dev/shm",
-    ):
-        fill(machine, folder)
+    for place in ("nod-jupyter", "nod-activity", "nod-password", "nod-ready", "lock"):
+        fill(machine, f"/run/{place}")
     try:
         assert int(shell(machine, "df --output=avail -k /run | tail -n 1")) > free - 1024
         works(machine, table)
     finally:
-        shell(machine, "rm -rf /run/nod-jupyter/d* /run/nod-jupyter/full* /run/lock/* /dev/shm/*")
+        shell(machine, "rm -rf /run/nod-jupyter/d* /run/nod-jupyter/full* /run/lock/*")
 
 
 def test_a_folder_for_everybody_in_run_gets_a_limit(machine: Machine) -> None:
