@@ -30,10 +30,6 @@ done
 put "$FILES/login.html" /opt/nod/notebook/templates/login.html 0644
 printf '%s\n' "$NotebookName" >"$NOD_WORK/notebook_name"
 put "$NOD_WORK/notebook_name" /etc/nod/notebook_name 0644
-put "$FILES/runtime.sh" /opt/nod/runtime.sh 0755
-put "$FILES/nod-runtime.service" /etc/systemd/system/nod-runtime.service 0644
-put "$FILES/leftovers.py" /opt/nod/leftovers.py 0755
-put "$FILES/nod-jobs.service" /etc/systemd/system/nod-jobs.service 0644
 put "$FILES/jupyter.service" /etc/systemd/system/jupyter.service 0644
 printf '%s\n' "$PasswordHash" >"$NOD_WORK/password_hash"
 password_id "$NOD_WORK/password_hash" >"$NOD_WORK/password_configured"
