@@ -1,6 +1,7 @@
 #!/bin/bash
 # Purpose: give what the notebook's server writes under /run file systems of their own, so that nobody but root can fill
-#   /run, which systemd, the documents and the monitor need. Run by nod-runtime.service before the server.
+#   /run, which systemd, the documents and the monitor need. Run by nod-runtime.service, and before each start of the
+#   server.
 # Constraints: root, after prepare-instance made the user jupyter. Safe to run twice: what is mounted stays.
 #
 # What the monitor and a change of the password need is a file of its own in a file system of its own, in which the
@@ -33,4 +34,9 @@ single /run/nod-password counts
 single /run/nod-ready ready.json
 # Connection files of kernels, and what else Jupyter keeps while it runs: some KiB for each.
 own /run/nod-jupyter "mode=0700,size=32m,nr_inodes=4k,uid=$(id -u jupyter),gid=$(id -g jupyter)"
-install -d -o jupyter -g jupyter -m 0700 /run/nod-jupyter/runtime
+# Before each start of the server: what its user filled up would keep it from starting. Nothing in it is worth more.
+for kind in pcent ipcent; do
+    used=$(df --output="$kind" /run/nod-jupyter | tail -n 1 | tr -dc 0-9)
+    if [ "${used:-0}" -ge 50 ]; then find /run/nod-jupyter -xdev -mindepth 1 -delete || :; fi
+done
+install -d -o jupyter -g jupyter -m 0700 /run/nod-jupyter/runtime || :

@@ -30,18 +30,14 @@ done
 put "$FILES/login.html" /opt/nod/notebook/templates/login.html 0644
 printf '%s\n' "$NotebookName" >"$NOD_WORK/notebook_name"
 put "$NOD_WORK/notebook_name" /etc/nod/notebook_name 0644
-put "$FILES/runtime.sh" /opt/nod/runtime.sh 0755
-put "$FILES/nod-runtime.service" /etc/systemd/system/nod-runtime.service 0644
-put "$FILES/leftovers.py" /opt/nod/leftovers.py 0755
-put "$FILES/nod-jobs.service" /etc/systemd/system/nod-jobs.service 0644
 put "$FILES/jupyter.service" /etc/systemd/system/jupyter.service 0644
 printf '%s\n' "$PasswordHash" >"$NOD_WORK/password_hash"
 password_id "$NOD_WORK/password_hash" >"$NOD_WORK/password_configured"
 if ! cmp -s "$NOD_WORK/password_configured" "$CONFIGURED" || [ ! -e /etc/nod/password_hash ]; then
-    put_whole "$NOD_WORK/password_hash" /etc/nod/password_hash 0640 jupyter
+    put_whole "$NOD_WORK/password_hash" /etc/nod/password_hash 0640 root:jupyter
     # Before the first change, so that a change on a full disk finds a file to replace.
     printf '0\n' >"$NOD_WORK/password_number"
-    [ -e /etc/nod/password_number ] || put_whole "$NOD_WORK/password_number" /etc/nod/password_number 0600 root
+    [ -e /etc/nod/password_number ] || put_whole "$NOD_WORK/password_number" /etc/nod/password_number 0600 root:root
     # Last: of a run that was cut off before, the next one puts the password in place.
     install -m 0600 "$NOD_WORK/password_configured" "$CONFIGURED"
 fi

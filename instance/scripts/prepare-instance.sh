@@ -51,6 +51,11 @@ if ! cmp -s "$FILES/journald.conf" /etc/systemd/journald.conf.d/60-nod.conf; the
 fi
 run bash "$FILES/reserve_space.sh" / || log "no part of the disk is kept for root"
 
+# For the notebook's server, which configure-notebook starts; a document has room for only so much.
+put "$FILES/runtime.sh" /opt/nod/runtime.sh 0755
+put "$FILES/nod-runtime.service" /etc/systemd/system/nod-runtime.service 0644
+put "$FILES/leftovers.py" /opt/nod/leftovers.py 0755
+put "$FILES/nod-jobs.service" /etc/systemd/system/nod-jobs.service 0644
 put "$FILES/nftables.conf" /etc/systemd/system/nftables.service.d/nod.conf 0644
 # For the monitor, whose own document has no room for it.
 put "$FILES/due_jobs.py" /opt/nod/due_jobs.py 0755

@@ -38,8 +38,8 @@ printf '%s\n' "$PasswordHash" >"$NOD_WORK/password_hash"
 printf '%s\n' "$Number" >"$NOD_WORK/number"
 
 put_back() {
-    put_whole "$NOD_WORK/before" "$FILE" 0640 jupyter
-    put_whole "$NOD_WORK/number_before" "$NUMBERED" 0600 root
+    put_whole "$NOD_WORK/before" "$FILE" 0640 root:jupyter
+    put_whole "$NOD_WORK/number_before" "$NUMBERED" 0600 root:root
 }
 give_up() { # message
     put_back
@@ -50,8 +50,8 @@ trap 'put_back; unexpected "$LINENO" "$?"' ERR
 trap 'put_back; fail password_failed "$NAME was stopped from outside before the server took the password. The old one stays."' TERM INT HUP
 
 # The number first: of a run that is cut off between the two, nothing older comes in place of what it was to set.
-put_whole "$NOD_WORK/number" "$NUMBERED" 0600 root
-put_whole "$NOD_WORK/password_hash" "$FILE" 0640 jupyter
+put_whole "$NOD_WORK/number" "$NUMBERED" 0600 root:root
+put_whole "$NOD_WORK/password_hash" "$FILE" 0640 root:jupyter
 # The server takes it as it runs: no start is due.
 rm -f "$PENDING"
 wanted=$(password_id "$FILE")
