@@ -171,9 +171,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         began = time.monotonic()
         try:
+            self._check_host()
             body = self._body()
-            if not is_own(self.headers.get("Host"), self.server.gateway.port):
-                raise GatewayError(HTTPStatus.FORBIDDEN, REFUSED, "wrong_host")
             # Two headers of one name: API Gateway joins them.
             headers = {name: ", ".join(self.headers.get_all(name) or []) for name in self.headers}
             answer = self.server.gateway.answer(self.command, self.path, headers, body)
@@ -192,6 +191,13 @@ class _Handler(BaseHTTPRequestHandler):
             "ms": round((time.monotonic() - began) * 1000, 1),
         }
         log.info("request", extra={"fields": fields})
+
+    def _check_host(self) -> None:
+        """Raises GatewayError. What the refused client still sends is not read."""
+        names = self.headers.get_all("Host") or []
+        if len(names) != 1 or not is_own(names[0], self.server.gateway.port):
+            self.close_connection = True
+            raise GatewayError(HTTPStatus.FORBIDDEN, REFUSED, "wrong_host")
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _handle  # noqa: N815 - the base class's names
 
