@@ -71,8 +71,8 @@ button, .button { display: block; width: 100%; margin: .75rem 0; padding: .8rem 
 .heard { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 """
 
-# Times are written as `14:05 UTC`, with the day (`21 Nov 14:05 UTC`) where that is another. Where there is none, the day
-# is that of the nearest `data-at`: a reason was written when it stopped.
+# Times are written as `14:05 UTC`, with the day (`21 Nov 14:05 UTC`) where that is another. Where none is written, it is
+# that of the nearest `data-at`: a reason was written when the notebook stopped.
 _SCRIPT = """
 const MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec", HALF_A_YEAR = 183 * 864e5;
 function told(text, base, now) {
