@@ -33,6 +33,7 @@ from chalicelib.actions import (
     linking,
     reading,
     resetting,
+    settling,
     stopping,
     telling,
     visiting,
@@ -333,6 +334,7 @@ def show_notebook(notebook_id: str) -> Response:
 def list_events(notebook_id: str) -> Response:
     limit, cursor = query("limit"), query("next")
     notebook = reading.owned(notebook_id, user(), notebooks())
+    settling.settle(notebook, notebooks(), ledger())
     return answer(asdict(reading.events(notebook, limit=limit, cursor=cursor, ledger=ledger())), 200)
 
 
@@ -341,14 +343,14 @@ def list_events(notebook_id: str) -> Response:
 def stop_notebook(notebook_id: str) -> Response:
     notebook = stopping.stop(
         reading.owned(notebook_id, user(), notebooks()),
-        user().name,
+        user().id,
         f"{user().name} stopped it",
         now=now(),
         notebooks=notebooks(),
         workflows=workflows(),
         stop_arn=settings().stop_arn,
     )
-    note(notebook, "stop", user().name, f"{user().name} stopped it")
+    note(notebook, "stop", user().id, f"{user().name} stopped it")
     return shown(notebook)
 
 
@@ -356,7 +358,7 @@ def stop_notebook(notebook_id: str) -> Response:
 @refusable
 def start_notebook(notebook_id: str) -> Response:
     notebook = starting().start(reading.owned(notebook_id, user(), notebooks()), now())
-    note(notebook, "start", user().name, f"{user().name} started it")
+    note(notebook, "start", user().id, f"{user().name} started it")
     return shown(notebook)
 
 
@@ -367,7 +369,7 @@ def extend_notebook(notebook_id: str) -> Response:
     document = body.read_json(raw_body(), request().headers.get("content-type"))
     hours = ExtendRequest.from_json(document, user().max_extend_hours).hours
     notebook = extending.extend(notebook, hours, now=now(), notebooks=notebooks(), minute=settings().minute)
-    note(notebook, "extend", user().name, f"{user().name} asked for {words(hours)}; {extending.kept(notebook)}")
+    note(notebook, "extend", user().id, f"{user().name} asked for {words(hours)}; {extending.kept(notebook)}")
     return shown(notebook)
 
 
@@ -383,7 +385,7 @@ def reset_password(notebook_id: str) -> Response:
         workflows=workflows(),
         password_arn=settings().password_arn,
     )
-    note(found.notebook, "password", user().name, f"{user().name} asked for another password")
+    note(found.notebook, "password", user().id, f"{user().name} asked for another password")
     view = showing().one(found.notebook, user(), now())
     return answer(asdict(LaunchedView.of_view(view, found.password, found.message, [])), 202)
 
@@ -393,7 +395,7 @@ def reset_password(notebook_id: str) -> Response:
 def renew_link(notebook_id: str) -> Response:
     notebook = reading.owned(notebook_id, user(), notebooks())
     renewed = linking.renew(notebook, api_url(), now=now(), notebooks=notebooks())
-    note(renewed, "link", user().name, f"{user().name} asked for a new link; the old ones ended")
+    note(renewed, "link", user().id, f"{user().name} asked for a new link; the old ones ended")
     return shown(renewed)
 
 
@@ -410,7 +412,7 @@ def delete_notebook(notebook_id: str) -> Response:
         terminate_arn=settings().terminate_arn,
     )
     if notebook.state == "terminating":
-        note(notebook, "delete", user().name, f"{user().name} deleted it")
+        note(notebook, "delete", user().id, f"{user().name} deleted it")
     return shown(notebook)
 
 
@@ -495,7 +497,14 @@ def tell_owner(event: dict[str, Any], _context: object) -> dict[str, object]:
     """Publishes the link, the failure, or the end of a notebook."""
     notebook_id, kind = str(event["id"]), str(event["kind"])
     # Read before: what fails after a message was published would have it published twice.
-    seen = figures.of(notebooks().get(notebook_id), kind)
+    notebook = notebooks().get(notebook_id)
+    seen = figures.of(notebook, kind)
+    try:
+        with as_unavailable("DynamoDB"):
+            settling.settle(notebook, notebooks(), ledger())
+    except errors.Unavailable as error:
+        # The message is more urgent: the lines wait in the record.
+        logger.error("not in the ledger yet", exc_info=error)
     published = messages().tell(notebook_id, kind, now(), execution=event.get("run"))
     logger.info("owner told", kind=kind, published=published, extra=seen)
     return {"published": published}

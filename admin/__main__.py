@@ -66,10 +66,8 @@ def _run(options: argparse.Namespace, deployment: Deployment) -> None:
         _show_token(users.new_token(deployment, options.name))
     elif command == "user remove":
         users.remove_user(deployment, options.name)
-    elif command == "user list":
-        for user in users.list_users(deployment):
-            mail = f"{user.email} ({user.email_state})" if user.email else "-"
-            print(f"{user.name}\t{user.role}\t{len(user.active)}/{user.quota}\t{mail}\t{user.slack or '-'}")
+    elif command in ("user list", "user show"):
+        _show_users(deployment, options)
     elif command == "slack add":
         slack.add_channel(deployment, options.name, _read_address(), origin=options.origin)
     elif command == "slack remove":
@@ -77,6 +75,16 @@ def _run(options: argparse.Namespace, deployment: Deployment) -> None:
     else:
         for name in deployment.slack.names():
             print(name)
+
+
+def _show_users(deployment: Deployment, options: argparse.Namespace) -> None:
+    if options.command == "show":
+        for fact, value in users.facts(users.one(deployment, options.name)):
+            print(f"{fact:15}{value}")
+        return
+    for user in users.list_users(deployment):
+        mail = f"{user.email} ({user.email_state})" if user.email else "-"
+        print(f"{user.name}\t{user.role}\t{len(user.active)}/{user.quota}\t{mail}\t{user.slack or '-'}")
 
 
 def _show_token(token: str) -> None:
@@ -102,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     user.add_parser("token", help="a new token; the old one is void").add_argument("name")
     user.add_parser("remove", help="remove one without notebooks").add_argument("name")
     user.add_parser("list", help="name, role, notebooks/quota, e-mail, Slack")
+    user.add_parser("show", help="everything about one; also tells who an id is").add_argument("name")
     channel = things.add_parser("slack", help="Slack channels").add_subparsers(dest="command", required=True)
     add = channel.add_parser("add", help="register a webhook; its address is read from standard input")
     add.add_argument("name")

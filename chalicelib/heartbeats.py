@@ -33,6 +33,16 @@ _MOST_FACTS = 16
 _KINDS = 3
 # Of all facts, in bytes: some times what a monitor says. A stop has them in its line, and a line is at most an item.
 _MOST_BYTES = 4096
+# EBS has no volume that is larger: 64 TiB.
+_LARGEST_DISK_MIB = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Space:
+    """Room in the file system of the home, in MiB: what its owner may still write, and the whole."""
+
+    free_mib: int
+    size_mib: int
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,17 @@ class Heartbeat:
     certificate_valid: bool | None = None
     version: str | None = None
     confirmed: str | None = None
+
+    @property
+    def space(self) -> Space | None:
+        """Room on the disk; None where it is not told, or cannot be true."""
+        told = self.facts.get("disk")
+        if not isinstance(told, Mapping):
+            return None
+        free, size = _whole(told.get("free_mib")), _whole(told.get("size_mib"))
+        if free is None or size is None or not 0 <= free <= size <= _LARGEST_DISK_MIB or size == 0:
+            return None
+        return Space(free, size)
 
     @property
     def told(self) -> bool:

@@ -14,12 +14,12 @@ Three rules carry the rest:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from chalicelib import idle_words, times
-from chalicelib.heartbeats import ACTIVITY, BROWSER, Heartbeat
+from chalicelib.heartbeats import ACTIVITY, BROWSER, Heartbeat, Space
 from chalicelib.model import Notebook, SeenBeat, Warned
 
 KEEP, PROBE, WARN, STOP = "keep", "probe", "warn", "stop"
@@ -194,6 +194,8 @@ class Shown:
     last_active_at: datetime | None
     last_activity: str | None
     stops_at: datetime | None
+    space: Space | None = None
+    """Room on its disk, as the machine told of it last in this run."""
 
 
 def observed(run: Run, heartbeat: Heartbeat | None, now: datetime) -> Seen | None:
@@ -229,7 +231,22 @@ def decide(run: Run, heartbeat: Heartbeat | None, policy: Policy, now: datetime)
 def shown(run: Run, heartbeat: Heartbeat | None, policy: Policy, now: datetime) -> Shown:
     """The same computation for GET, which decides nothing."""
     look = _Look(run, heartbeat, policy, now)
-    return Shown(look.last_active_at, look.last_activity, look.stops_at)
+    space = look.heartbeat.space if look.heartbeat else None
+    return Shown(look.last_active_at, look.last_activity, look.stops_at, space)
+
+
+def came_back(run: Run, code: str, heartbeat: Heartbeat | None, policy: Policy, now: datetime) -> Decision | None:
+    """Why a stop for want of use (`code`) that was begun at `run.decided_at`, and is not carried out yet, is not to be:
+    what the heartbeat shows by now. None where it shows nothing against it. `run`: as if it were ready still."""
+    seen, began = observed(run, heartbeat, now), run.decided_at or now
+    notice = min(policy.minutes(policy.warning), policy.minutes(run.idle_minutes) / 2)
+    # The record does not keep the warning that came before: it was given in time, and nobody had answered it.
+    warned = GivenWarning(began - notice, began, code, seen.boot_id if seen else None)
+    look = _Look(replace(run, warned=warned), heartbeat, policy, now)
+    # What is silent by now says nothing: perhaps it is off already.
+    fresh = look.heartbeat is not None and look.now - look.heard_at <= policy.minutes(policy.fresh)
+    decision = look.decision()
+    return decision if fresh and decision.action != STOP else None
 
 
 class _Look:

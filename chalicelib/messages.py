@@ -55,12 +55,14 @@ class Button:
 class Message:
     """A message as the topic gets it.
 
-    `paragraphs` begin with four spaces where their lines are to stay as they are: commands, which are never broken. The
-    first says what happened, and the links follow it: the first of `buttons` is the link for life. `channels` are those
-    that are to deliver it; `notebook` is None where it is not about one, `execution` where no workflow tells it.
+    `owner` is the user's name, for people; the topic's filters go by `owner_id`. `paragraphs` begin with four spaces
+    where their lines are to stay as they are: commands, which are never broken. The first says what happened, and the
+    links follow it: the first of `buttons` is the link for life. `channels` are those that are to deliver it;
+    `notebook` is None where it is not about one, `execution` where no workflow tells it.
     """
 
     owner: str
+    owner_id: str
     kind: str
     channels: tuple[str, ...]
     subject: str
@@ -86,6 +88,7 @@ class Message:
             "id": self.notebook.id if self.notebook else None,
             "execution": self.execution,
             "owner": self.owner,
+            "owner_id": self.owner_id,
             "kind": self.kind,
             "channels": [channel for channel in self.channels if channel.startswith(SLACK)],
             "subject": self.subject,
@@ -145,6 +148,7 @@ def compose(kind: str, about: About, channels: Sequence[str]) -> Message:
     view = about.view
     return Message(
         owner=view.owner,
+        owner_id=view.owner_id,
         kind=kind,
         channels=tuple(channels),
         subject=subject[:_LONGEST_SUBJECT],
@@ -175,6 +179,7 @@ def disks(owner: User, notebooks: Sequence[Notebook], prices: Catalogue, region:
     ]
     return Message(
         owner=owner.name,
+        owner_id=owner.id,
         kind=DISKS,
         channels=owner.channels,
         subject=f"{count}, which cost{'s' if len(costs) == 1 else ''} {total} a month"[:_LONGEST_SUBJECT]
@@ -201,6 +206,7 @@ def orphan(owner: User, kind: str, identifier: str, plan: str) -> Message:
     """Something of the user's in AWS that no notebook knows. `plan`: what will happen and when, a sentence."""
     return Message(
         owner=owner.name,
+        owner_id=owner.id,
         kind=ORPHAN,
         channels=owner.channels,
         subject=f"The {kind} {identifier} belongs to no notebook"[:_LONGEST_SUBJECT],

@@ -211,6 +211,9 @@ class User:
     """A row of the table `users`. `quota`: how many notebooks may run at a time; `keeps`: how many may exist, stopped
     ones too. `max_extend_hours`: how far ahead a stop may be put off."""
 
+    id: str
+    """`us-` and 20 hex digits, for good. Everything that belongs to the user names them by it: after they are removed
+    somebody else may get their name."""
     name: str
     role: str
     quota: int
@@ -241,6 +244,7 @@ class User:
     def from_record(cls, record: Mapping[str, object]) -> User:
         """Reads a row. Unknown attributes are left alone: a later version may have written them."""
         return cls(
+            id=str(record["id"]),
             name=str(record["name"]),
             role=str(record["role"]),
             quota=rows.whole(record, "quota") or 0,
@@ -327,7 +331,8 @@ LINK = "link"
 
 @dataclass(frozen=True)
 class Stop:
-    """Why a notebook stops or stopped, and who wanted it: a user, `link`, `sweep`, `monitor` or `outside`."""
+    """Why a notebook stops or stopped, and who wanted it: a user (by id in the record, by name in the API), `link`,
+    `sweep`, `monitor` or `outside`."""
 
     code: str
     reason: str
@@ -340,6 +345,7 @@ class Notebook:
 
     id: str
     owner: str
+    """Id of the user."""
     name: str
     state: str
     created_at: str
@@ -382,11 +388,25 @@ class Notebook:
     decided_at: str | None = None
     warned: Warned | None = None
     seen: SeenBeat | None = None
+    ledger_lines: tuple[Mapping[str, object], ...] = ()
+    """Lines that were written with a change of the record and are not in the ledger yet: `{at, action, code, by,
+    reason}`."""
     confirmed_at: str | None = None
     stopped_at: str | None = None
     stop: Stop | None = None
     link_version: int = 0
     api_url: str | None = None
+    owner_name: str | None = None
+    """Name of the owner, for people to read; `owner` says who it is."""
+
+    @property
+    def owner_called(self) -> str:
+        """What people call the owner. Their id, where the record does not have the name."""
+        return self.owner_name or self.owner
+
+    def called(self, who: str) -> str:
+        """What people call `who`, a user's id or one of the product's own parts."""
+        return self.owner_called if who == self.owner else who
 
     @property
     def url(self) -> str | None:
@@ -453,11 +473,13 @@ class Notebook:
             decided_at=rows.text(record, "decided_at"),
             warned=_warned(rows.mapping(record, "warned")),
             seen=_seen(rows.mapping(record, "seen")),
+            ledger_lines=_lines(record.get("ledger_lines")),
             confirmed_at=rows.text(record, "confirmed_at"),
             stopped_at=rows.text(record, "stopped_at"),
             stop=_stop(rows.mapping(record, "stop")),
             link_version=rows.whole(record, "link_version") or 0,
             api_url=rows.text(record, "api_url"),
+            owner_name=rows.text(record, "owner_name"),
         )
 
     def to_record(self) -> dict[str, object]:
@@ -469,6 +491,8 @@ class Notebook:
         }
         if not self.runs:
             del record["runs"]
+        if not self.ledger_lines:
+            del record["ledger_lines"]
         return record
 
 
@@ -502,6 +526,10 @@ def _runs(value: object) -> tuple[PastRun, ...]:
             if parts[0] and parts[1] and parts[2]:
                 found.append(PastRun(parts[0], parts[1], parts[2]))
     return tuple(found)
+
+
+def _lines(value: object) -> tuple[Mapping[str, object], ...]:
+    return tuple(entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, list) else ()
 
 
 def _warned(row: Mapping[str, object]) -> Warned | None:

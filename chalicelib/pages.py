@@ -71,7 +71,7 @@ button, .button { display: block; width: 100%; margin: .75rem 0; padding: .8rem 
 .heard { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 """
 
-# Times are written as `14:05 UTC`, with the day (`21 Nov 14:05 UTC`) where that is another. Where none is written, it is
+# Times are written as `14:05 UTC`, with the day (`21 Nov 14:05 UTC`) where that is another. Where none is given, it is
 # that of the nearest `data-at`: a reason was written when the notebook stopped.
 _SCRIPT = """
 const MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec", HALF_A_YEAR = 183 * 864e5;
@@ -452,6 +452,8 @@ class _Say:
             facts.append(("Kept until", self.clock(self.view.hold_until)))
         if self.view.last_activity and self.view.last_active_at:
             facts.append(("Last activity", f"{self.view.last_activity}, {self.clock(self.view.last_active_at)}"))
+        if self.view.disk:
+            facts.append(("Disk", f"{self.view.disk.free_gib:g} GiB free of {self.view.disk.size_gib:g} GiB"))
         if self.situation.run_cost:
             facts.append(("Cost of this run", f"about {self.situation.run_cost}"))
         return [_facts(facts)] if facts else []

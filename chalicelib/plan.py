@@ -79,7 +79,7 @@ class LaunchPlan:
                     "DefaultTargetCapacityType": "on-demand",
                 },
                 "OnDemandOptions": {"AllocationStrategy": "prioritized"},
-                # The disk too, which may come loose: what bears no owner's name has nobody who could be asked. (EC2's
+                # The disk too, which may come loose: what names no owner has nobody who could be asked. (EC2's
                 # reference names only fleet and instance here; of an instant fleet it takes and keeps a volume's.)
                 "TagSpecifications": [
                     {"ResourceType": kind, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
@@ -147,7 +147,8 @@ def new_notebook(
     moment = times.to_text(now)
     return Notebook(
         id=notebook_id,
-        owner=user.name,
+        owner=user.id,
+        owner_name=user.name,
         name=name,
         state="requested",
         created_at=moment,

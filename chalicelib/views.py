@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
 from chalicelib import rows, times
 from chalicelib.costs import Cost, cost, run_started
+from chalicelib.heartbeats import Space
 from chalicelib.idleness import Shown
 from chalicelib.model import STEPS, Failure, Notebook, Stop
 from chalicelib.prices import Catalogue
@@ -36,11 +37,25 @@ class Notification:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """Room on the disk of a running notebook, in GiB: what may still be written, and the whole."""
+
+    free_gib: float
+    size_gib: float
+
+    @classmethod
+    def of(cls, space: Space) -> Disk:
+        """Rounded down, so that what is full is not told to have room."""
+        return cls(space.free_mib * 100 // 1024 / 100, space.size_mib * 100 // 1024 / 100)
+
+
+@dataclass(frozen=True)
 class NotebookView:
     """The notebook as GET shows it. null: not known, or not so in this state."""
 
     id: str
     owner: str
+    owner_id: str
     name: str
     state: str
     steps: list[Step]
@@ -51,6 +66,7 @@ class NotebookView:
     instance_id: str | None
     address: str | None
     volume_gib: int
+    disk: Disk | None
     idle_minutes: int
     max_hours: int | None
     environment: str
@@ -87,7 +103,8 @@ class NotebookView:
         down = notebook.state in ("stopped", "starting")
         return cls(
             id=notebook.id,
-            owner=notebook.owner,
+            owner=notebook.owner_called,
+            owner_id=notebook.owner,
             name=notebook.name,
             state=notebook.state,
             steps=[_step(notebook, name) for name in STEPS],
@@ -98,6 +115,7 @@ class NotebookView:
             instance_id=notebook.instance_id,
             address=notebook.address,
             volume_gib=notebook.volume_gib,
+            disk=Disk.of(shown.space) if shown and shown.space else None,
             idle_minutes=notebook.idle_minutes,
             max_hours=notebook.max_hours,
             environment=notebook.environment,
@@ -109,7 +127,7 @@ class NotebookView:
             stops_at=_time(shown.stops_at) if shown else None,
             hold_until=_ahead(notebook.hold_until, now),
             stopped_at=notebook.stopped_at if down else None,
-            stop=notebook.stop if down or notebook.state == "stopping" else None,
+            stop=_stop(notebook) if down or notebook.state == "stopping" else None,
             cost=cost(notebook, prices, region, now),
             notifications=[
                 Notification(channel, notebook.notifications[channel]) for channel in sorted(notebook.notifications)
@@ -178,6 +196,11 @@ class EventList:
 
 def _time(moment: datetime | None) -> str | None:
     return times.to_text(moment) if moment is not None else None
+
+
+def _stop(notebook: Notebook) -> Stop | None:
+    stop = notebook.stop
+    return replace(stop, by=notebook.called(stop.by)) if stop is not None else None
 
 
 def _ahead(text: str | None, now: datetime) -> str | None:

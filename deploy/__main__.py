@@ -7,12 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deploy import inputs, permissions, picture
+from deploy import inputs, permissions, picture, runtimes
 from deploy.deployment import deploy
 from deploy.destroy import destroy
 from deploy.errors import DeployError
@@ -59,6 +60,8 @@ def _run(options: argparse.Namespace) -> None:
         destroy(_session(), options.region, stage, options.force, sleep=time.sleep, say=_say)
         return
     cidrs = inputs.cidrs(options.cidr, options.open_to_the_world)
+    if (known := runtimes.note(runtimes.of_python(), datetime.now(UTC).date())) is not None:
+        print(known, file=sys.stderr, flush=True)
     if options.command == "package":
         path = package(stage, cidrs or (), Path(options.folder))
         print(f"{path}; port 8888 for {', '.join(cidrs or ()) or 'nobody (say CIDR=…)'}")

@@ -7,8 +7,8 @@ itself downloads.
 """
 
 import base64
-import gzip
 import io
+import lzma
 import tarfile
 import textwrap
 from pathlib import Path
@@ -31,11 +31,13 @@ trap 'echo "{refusal}"; exit 1' ERR
 export TMPDIR=/run
 NOD_WORK=$(mktemp -d /run/nod-work.XXXXXXXX 2>/dev/null)
 export NOD_WORK
-base64 -d <<'ARCHIVE' 2>/dev/null | tar -xzf - --no-same-owner -C "$NOD_WORK" 2>/dev/null
+unpack='import lzma, sys; sys.stdout.buffer.write(lzma.decompress(sys.stdin.buffer.read()))'
+unpack() { base64 -d | python3 -I -c "$unpack" | tar -xf - --no-same-owner -C "$NOD_WORK"; }
+unpack <<'ARCHIVE' 2>/dev/null
 """.replace(
     "{refusal}",
     r"{\"ok\": false, \"code\": \"unsupported_system\", "
-    r"\"message\": \"The script could not be unpacked under /run: is this root, with tar and gzip?\"}",
+    r"\"message\": \"The script could not be unpacked under /run: is this root, with tar and Python 3?\"}",
 )
 TAIL = """\
 ARCHIVE
@@ -63,7 +65,8 @@ def _run_command(title: str, script: str, files: list[str]) -> list[str]:
 
 
 def _archive(names: list[str]) -> bytes:
-    """A tar.gz that depends on the files' names and content only, so that a document changes when they do."""
+    """A tar.xz that depends on the files' names and content only, so that a document changes when they do. gzip would
+    leave less room below AWS's limit of 64 KB a document."""
     plain = io.BytesIO()
     with tarfile.open(fileobj=plain, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for name in sorted(names):
@@ -72,7 +75,7 @@ def _archive(names: list[str]) -> bytes:
             entry.size = len(content)
             entry.mode = 0o600
             archive.addfile(entry, io.BytesIO(content))
-    return gzip.compress(plain.getvalue(), compresslevel=9, mtime=0)
+    return lzma.compress(plain.getvalue(), preset=9 | lzma.PRESET_EXTREME)
 
 
 def documents() -> dict[str, dict[str, Any]]:

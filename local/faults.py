@@ -13,6 +13,8 @@ MEANINGS: Mapping[str, str] = {
     "no_capacity": "EC2 has no capacity to launch or start (InsufficientInstanceCapacity); subject: a type or a zone",
     "vcpu_limit": "the account's vCPU limit is reached (VcpuLimitExceeded); subject: an instance type or a zone",
     "agent_never_online": "the SSM agent never registers",
+    "agent_denied": "until an agent has registered, SendCommand to its machine is refused access (AccessDenied)",
+    "command_denied": "SendCommand is refused access (AccessDeniedException); subject: a document",
     "command_fails": "a command ends with exit code 1 and no result line; subject: a document",
     "command_times_out": "a command reports TimedOut; subject: a document",
     "command_twice": "a command is delivered and run twice, at the same time; subject: a document",

@@ -169,6 +169,17 @@ def stops_briefly(notebook: Notebook, now: datetime) -> str:
     return f"{words}, held" if notebook.hold_until is not None and notebook.hold_until > now else words
 
 
+def room(notebook: Notebook) -> str | None:
+    """What is free on its disk; None where the machine does not tell."""
+    free, size = notebook.disk_free_gib, notebook.disk_size_gib
+    return f"{_gib(free)} GiB free of {_gib(size)} GiB" if free is not None and size is not None else None
+
+
+def _gib(amount: Decimal) -> str:
+    """At most two digits behind the point; a number that no disk has, as it was sent."""
+    return f"{amount.quantize(Decimal('0.01')).normalize():f}" if abs(amount) < 10**9 else str(amount)
+
+
 def held(notebook: Notebook, now: datetime) -> str | None:
     """Until when a person keeps it from stopping; None if nobody does."""
     if notebook.hold_until is None or notebook.hold_until <= now:
@@ -225,6 +236,9 @@ def _life(output: Output, notebook: Notebook, now: datetime) -> None:
         used = active(notebook, now)
         if used:
             output.note("Last active", used)
+        free = room(notebook)
+        if free:
+            output.note("Disk", free)
     if notebook.state in ("requested", "launching", "starting", "ready"):
         output.note("Stops", stops(notebook, now))
         kept = held(notebook, now)

@@ -43,7 +43,7 @@ def delete(
             if begun is None:
                 continue
             notebook = begun
-        execution = executions.delete(notebook, user.name)
+        execution = executions.delete(notebook, user.id)
         start_or_leave(notebook, terminate_arn, execution, now=now, notebooks=notebooks, workflows=workflows)
         return notebook
     raise Unavailable("The notebook's state keeps changing. Try again.")

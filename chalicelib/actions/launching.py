@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta
 
 from chalicelib import body, passwords, times, tokens
 from chalicelib.actions.showing import Showing
+from chalicelib.aws.ledger import event
 from chalicelib.aws.notebooks import Created, NotebooksTable
 from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import FieldError, IdempotencyKeyReused, InvalidFields, QuotaExceeded, Unavailable
@@ -60,7 +62,7 @@ class Launching:
         """
         request = LaunchRequest.from_json(document, user.allowed_types)
         _check_key(key)
-        notebook_id = tokens.notebook_id(user.secret, user.name, key)
+        notebook_id = tokens.notebook_id(user.secret, user.id, key)
         fingerprint = tokens.body_hmac(user.secret, body.canonical(document))
         if key is not None and (known := self._notebooks.get(notebook_id)) is not None:
             return self._replay(known, fingerprint, user, now)
@@ -76,6 +78,8 @@ class Launching:
             api_url=api_url,
             now=now,
         ).with_password_hash(request.password_hash or passwords.hashed(password or request.password or ""))
+        line = event(notebook_id, now, "launch", "requested", f"{user.name} requested it", by=user.name)
+        notebook = replace(notebook, ledger_lines=(line.to_record(),))
         known = self._create(notebook, user)
         if known is not None:
             return self._replay(known, fingerprint, user, now)

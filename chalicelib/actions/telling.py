@@ -138,14 +138,14 @@ class Telling:
                 ):
                     self._publish(notebook, messages.answers_again(notebook), (EMAIL,), now)
                     self._notebooks.set_notification(notebook_id, EMAIL, "sent")
-                self._users.unmark(user.name, "owed", notebook_id)
+                self._users.unmark(user.id, "owed", notebook_id)
 
     def _catch_up(self, user: User, now: datetime, parts: Parts) -> None:
         for notebook_id in sorted(user.untold):
             with about(notebook_id), parts.part():
                 notebook = self._notebooks.get(notebook_id)
                 if notebook is None:
-                    self._users.unmark(user.name, "untold", notebook_id)
+                    self._users.unmark(user.id, "untold", notebook_id)
                 elif (kind := messages.due(notebook)) is not None and _overdue(notebook, now):
                     self.tell(notebook_id, kind, now)
 

@@ -29,7 +29,7 @@ from chalicelib.log import logger
 from chalicelib.model import LINK, Notebook, User
 from chalicelib.pages import Form, Note, Page
 
-# No user's name has this form, so it is looked up and never found.
+# No user's id has this form, so it is looked up and never found.
 _NOBODY = "-"
 
 

@@ -93,6 +93,8 @@ class DueNotebooks:
             leaves: sets of its owner (`active`, `owned`) that it leaves at the same time.
             untold: whether its owner has a message to get, which the schedule sends if nobody else does.
         """
+        if "state" in changes and line is None:
+            raise TypeError("A change of the state without a line of the ledger.")
         write_id = writes.new_id()
         update = self._update(notebook, {**changes, _DECIDED: write_id})
         if line is None and not leaves and not untold:
@@ -110,6 +112,20 @@ class DueNotebooks:
             # Its owner was removed: there is no quota to free and nobody to tell.
             reasons = self._transact(actions, write_id)
         return reasons is None
+
+    def forget_lines(self, notebook: Notebook) -> bool:
+        """Removes the lines that `notebook` shows, which are in the ledger. False if there are others by now."""
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key={"id": {"S": notebook.id}},
+                ConditionExpression="ledger_lines = :known",
+                UpdateExpression="REMOVE ledger_lines",
+                ExpressionAttributeValues={":known": to_attribute(list(notebook.ledger_lines))},
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
 
     def given(self, notebook_id: str, warned_at: str, due_at: datetime) -> bool:
         """Notes that the warning of that time was published. False if another stands by now, or the state changed."""
@@ -172,10 +188,9 @@ class DueNotebooks:
         return {
             "Update": {
                 "TableName": self._users_table,
-                "Key": {"name": {"S": notebook.owner}},
-                "ConditionExpression": "attribute_exists(#name)",
+                "Key": {"id": {"S": notebook.owner}},
+                "ConditionExpression": "attribute_exists(id)",
                 "UpdateExpression": " ".join(parts),
-                "ExpressionAttributeNames": {"#name": "name"},
                 "ExpressionAttributeValues": {":notebook": {"SS": [notebook.id]}},
             }
         }

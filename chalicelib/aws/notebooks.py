@@ -12,6 +12,7 @@ from chalicelib import rows, times
 from chalicelib.aws import writes
 from chalicelib.aws.faults import code_of
 from chalicelib.aws.items import from_item, to_attribute, to_item
+from chalicelib.aws.ledger import Event
 from chalicelib.model import Notebook, Stop, due_shard
 from chalicelib.paging import Cursor
 
@@ -21,6 +22,9 @@ _DUE = "due = :due, due_at = :due_at"
 # Who wrote the state last: a write of ours by its id, a workflow by the name of its execution. Either knows a try of its
 # own by it whose answer was lost.
 _MOVED = "moved_by"
+
+
+_WITH_LINE = "ledger_lines = list_append(if_not_exists(ledger_lines, :no_lines), :lines)"
 
 
 class Created(Enum):
@@ -83,13 +87,13 @@ class NotebooksTable:
                     {
                         "Update": {
                             "TableName": self._users_table,
-                            "Key": {"name": {"S": notebook.owner}},
-                            "ConditionExpression": "attribute_exists(#name) AND #quota > :none AND "
+                            "Key": {"id": {"S": notebook.owner}},
+                            "ConditionExpression": "attribute_exists(id) AND #quota > :none AND "
                             "(attribute_not_exists(active) OR size(active) < #quota) AND "
                             "(attribute_not_exists(owned) OR attribute_not_exists(keeps) OR size(owned) < keeps)",
                             "UpdateExpression": "ADD active :notebook, owned :notebook"
                             + (", untold :notebook" if notebook.notify else ""),
-                            "ExpressionAttributeNames": {"#name": "name", "#quota": "quota"},
+                            "ExpressionAttributeNames": {"#quota": "quota"},
                             "ExpressionAttributeValues": {
                                 ":none": {"N": "0"},
                                 ":notebook": {"SS": [notebook.id]},
@@ -130,10 +134,9 @@ class NotebooksTable:
                     {
                         "Update": {
                             "TableName": self._users_table,
-                            "Key": {"name": {"S": notebook.owner}},
-                            "ConditionExpression": "attribute_exists(#name)",
+                            "Key": {"id": {"S": notebook.owner}},
+                            "ConditionExpression": "attribute_exists(id)",
                             "UpdateExpression": "DELETE active :notebook, owned :notebook, untold :notebook",
-                            "ExpressionAttributeNames": {"#name": "name"},
                             "ExpressionAttributeValues": {":notebook": {"SS": [notebook.id]}},
                         }
                     },
@@ -154,7 +157,7 @@ class NotebooksTable:
         )
 
     def page_of(self, owner: str, limit: int, after: Cursor | None) -> tuple[list[Notebook], Cursor | None]:
-        """Notebooks of one owner, newest first, and where the next page begins."""
+        """Notebooks of one owner (an id), newest first, and where the next page begins."""
         query: dict[str, Any] = {
             "TableName": self._table,
             "IndexName": "owner-index",
@@ -208,10 +211,13 @@ class NotebooksTable:
             once=True,
         )
 
-    def begin_stop(self, notebook: Notebook, stop: Stop, now: datetime, look_at: datetime) -> Notebook | None:
+    def begin_stop(
+        self, notebook: Notebook, stop: Stop, now: datetime, look_at: datetime, *, line: Event | None = None
+    ) -> Notebook | None:
         """From `ready` to `stopping`, with the reason; one more of `stops`. None if it is not ready by now.
 
-        Who stops it keeps it no longer, also if EC2 then fails to: the hold ends.
+        Who stops it keeps it no longer, also if EC2 then fails to: the hold ends. `line`: of the ledger, kept in the
+        record until it is there.
         """
         return self._change(
             notebook.id,
@@ -227,6 +233,7 @@ class NotebooksTable:
             },
             names={"#state": "state", "#stop": "stop", "#error": "error"},
             once=True,
+            line=line,
         )
 
     def begin_start(self, notebook: Notebook, now: datetime, look_at: datetime) -> Started:
@@ -260,12 +267,12 @@ class NotebooksTable:
                     {
                         "Update": {
                             "TableName": self._users_table,
-                            "Key": {"name": {"S": notebook.owner}},
-                            "ConditionExpression": "attribute_exists(#name) AND #quota > :none AND "
+                            "Key": {"id": {"S": notebook.owner}},
+                            "ConditionExpression": "attribute_exists(id) AND #quota > :none AND "
                             "(attribute_not_exists(active) OR size(active) < #quota OR contains(active, :id))",
                             "UpdateExpression": "ADD active :notebook"
                             + (", untold :notebook" if notebook.notify else ""),
-                            "ExpressionAttributeNames": {"#name": "name", "#quota": "quota"},
+                            "ExpressionAttributeNames": {"#quota": "quota"},
                             "ExpressionAttributeValues": {
                                 ":none": {"N": "0"},
                                 ":id": {"S": notebook.id},
@@ -378,6 +385,16 @@ class NotebooksTable:
             notebook_id, "attribute_exists(id)", "SET told = :told", values={":told": to_attribute(told)}
         )
 
+    def forget_lines(self, notebook: Notebook) -> bool:
+        """Removes the lines that `notebook` shows, which are in the ledger. False if there are others by now: they are
+        written again with those, and are the same rows."""
+        return self._update_if(
+            notebook.id,
+            "ledger_lines = :known",
+            "REMOVE ledger_lines",
+            values=to_item({":known": list(notebook.ledger_lines)}),
+        )
+
     def expire(self, notebook: Notebook, at: datetime) -> bool:
         """Has DynamoDB remove the record some time after `at`. False if it is in another state by now."""
         return self._update_if(
@@ -397,6 +414,7 @@ class NotebooksTable:
         *,
         names: dict[str, str] | None = None,
         once: bool = False,
+        line: Event | None = None,
     ) -> Notebook | None:
         """The record after the change; None if the condition did not hold. `change` begins with SET.
 
@@ -407,6 +425,9 @@ class NotebooksTable:
         if once:
             change = change.replace("SET ", f"SET {_MOVED} = :write, ", 1)
             values = {**values, ":write": write_id}
+        if line is not None:
+            change = change.replace("SET ", f"SET {_WITH_LINE}, ", 1)
+            values = {**values, ":no_lines": [], ":lines": [line.to_record()]}
         try:
             answer = self._client.update_item(
                 TableName=self._table,

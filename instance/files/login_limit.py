@@ -16,6 +16,8 @@ GUESSES = 5
 WINDOW_SECONDS = 60.0
 # More than a server can check in a window: a flood of addresses pushes out none that still counts.
 ADDRESSES = 4096
+# As many of them as are kept need less.
+MOST_BYTES = 4 * 1024 * 1024
 
 
 def source(address: str | None) -> str:
@@ -95,17 +97,21 @@ class LimitFile:
         A file that is missing or broken is as good as an empty one: the owner must get in.
         """
         try:
-            kept: Any = json.loads(self._path.read_text())
+            # The notebook's user owns the folder: a pipe in its place must not hold up the start.
+            descriptor = os.open(self._path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+            with os.fdopen(descriptor, "rb") as file:
+                kept: Any = json.loads(file.read(MOST_BYTES))
             same_boot = kept["boot_id"] == boot_id
             return {str(key): [float(at) if same_boot else now for at in made] for key, made in kept["guesses"].items()}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
             return {}
 
     def save(self, boot_id: str, state: dict[str, list[float]]) -> None:
         """Writes the guesses in one step. OSError when the disk does not take them."""
         new = self._path.with_suffix(".new")
         try:
-            with new.open("w") as file:
+            new.unlink(missing_ok=True)
+            with new.open("x") as file:
                 json.dump({"boot_id": boot_id, "guesses": state}, file)
                 file.flush()
                 os.fsync(file.fileno())

@@ -19,7 +19,7 @@ from .processes import Look, Processes
 from .terminals import Linux, Terminals
 
 # Written by the server every two seconds.
-SNAPSHOT = "/run/nod-jupyter/activity.json"
+SNAPSHOT = "/run/nod-activity/activity.json"
 SNAPSHOT_BYTES = 65536
 # It writes in place: who comes in between finds half of it, and all of it a moment later.
 SNAPSHOT_TRIES = 3

@@ -33,6 +33,8 @@ from typing import Any, NamedTuple
 from .activity import ACTIVITY, Activity, number
 from .due import DueJobs, Job
 from .looks import Looker, Space, boottime, home_space
+from .notebook_probe import KEY, NOTEBOOK, ask
+from .server_status import ServerStatus
 
 VERSION = "2"
 # Durations that follow the deployment's minute (NOD_MINUTE_SECONDS): a minute here has 60 seconds.
@@ -66,9 +68,6 @@ KEPT_SECONDS = 90 * 24 * 3600
 RETRY_SECONDS = (2.0, 5.0, 10.0, 20.0)
 TIMEOUT_SECONDS = 5.0
 IMDS = ("169.254.169.254", 80)
-NOTEBOOK = ("127.0.0.1", 8888)
-# Jupyter Server's version: needs no login, renders nothing, is not tracked as activity (/api/kernels is).
-PROBE = b"GET /api HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
 ACCEPTED = Path("/run/nod-monitor/accepted")
 STATE = Path("/run/nod-monitor/state.json")
 
@@ -107,10 +106,12 @@ class Instance(NamedTuple):
 
 
 class Probe(NamedTuple):
-    """What the notebook's port answered: whether it did, and the certificate it showed (DER)."""
+    """What the notebook's port answered: whether it was our server, the certificate it showed (DER), and whether it was
+    another program."""
 
     answers: bool
     certificate: bytes | None
+    foreign: bool = False
 
     @property
     def certificate_sha256(self) -> str | None:
@@ -327,32 +328,10 @@ def http_date(text: str | None) -> datetime.datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=datetime.timezone.utc)  # noqa: UP017 (Python 3.10)
 
 
-def probe(address: tuple[str, int] = NOTEBOOK, timeout: float = TIMEOUT_SECONDS) -> Probe:
-    """Asks the notebook's server for its version over TLS; `timeout` seconds for all of it."""
-    deadline = time.monotonic() + timeout
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    # Self-signed: its fingerprint is what is reported.
-    context.verify_mode = ssl.CERT_NONE
-    found = None
-    try:
-        with (
-            socket.create_connection(address, timeout) as plain,
-            context.wrap_socket(plain) as connection,
-        ):
-            found = connection.getpeercert(binary_form=True)
-            connection.sendall(PROBE)
-            line = b""
-            # Each part has its own timeout: a server that dribbles would otherwise hold us for ever.
-            while b"\r\n" not in line and len(line) < 1024:
-                connection.settimeout(max(0.01, deadline - time.monotonic()))
-                part = connection.recv(1024)
-                if not part:
-                    break
-                line += part
-    except OSError:
-        return Probe(False, found)
-    return Probe(line.startswith((b"HTTP/1.1 200 ", b"HTTP/1.0 200 ")), found)
+def probe(address: tuple[str, int] = NOTEBOOK, timeout: float = TIMEOUT_SECONDS, key: Path = KEY) -> Probe:
+    """Asks the notebook's port whether it is our server that answers; `timeout` seconds for all of it."""
+    answer = ask(address, timeout, key)
+    return Probe(answer.ours, answer.certificate, answer.foreign)
 
 
 def is_valid(certificate: bytes, name: str, address: tuple[str, int] = NOTEBOOK) -> bool:
@@ -566,8 +545,12 @@ class Monitor:
         end: Callable[[], None] = power_off,
         space: Callable[[], Space | None] = home_space,
         due_jobs: Callable[[datetime.datetime], list[Job]] = _none_due,
+        server: ServerStatus | None = None,
     ) -> None:
         self._looker = looker
+        self._server = server or ServerStatus()
+        self._status: dict[str, Any] = {}
+        self._told_server = True
         self._metadata = metadata
         self._table = table
         self._boot_id = boot_id
@@ -620,7 +603,8 @@ class Monitor:
         if self._asked_at is None or now - self._asked_at >= self._pace(PERIOD_SECONDS):
             self._look_at_address(now)
         now = self._clock()
-        urgent = (self._probe.answers, self._probe.certificate, self._address)
+        server = (self._status.get("mode"), self._status.get("code"))
+        urgent = (self._probe.answers, self._probe.certificate, self._address, server)
         if self.rhythm.is_due(now, urgent, self._is_active(now), began=self._begins(now)):
             self._try_to_tell(now, urgent)
         self._keep()
@@ -636,6 +620,7 @@ class Monitor:
     def _look_at_notebook(self, now: float) -> None:
         self._probe = probe(self._notebook)
         self._probed_at = now
+        self._status = self._server.look(now, answers=self._probe.answers, foreign=self._probe.foreign)
         if self._probe.answers:
             self._answered_at = now
 
@@ -682,10 +667,11 @@ class Monitor:
         else:
             if self.rhythm.failures:
                 log(f"heartbeat accepted again after {self.rhythm.failures} failures")
-            self.rhythm.sent(now, (*urgent[:2], self._address))
+            self.rhythm.sent(now, (*urgent[:2], self._address, *urgent[3:]))
             self._told = self._changing(now)
             self._told_used_at = self._used_at(now)
             self._told_idle = now - self._told_used_at
+            self._told_server = bool(self._status)
             with contextlib.suppress(OSError):
                 self._accepted.write_text(f"{self._clock():.0f}\n")
 
@@ -728,6 +714,8 @@ class Monitor:
             "beat": self._beat,
             "uptime": int(now),
             "answers": self._probe.answers,
+            # Taken out of the row again once there is nothing to tell.
+            **({"server": self._status or None} if self._status or self._told_server else {}),
             "address": address,
             "certificate_sha256": self._probe.certificate_sha256,
             "certificate_valid": self._is_valid(address, now),

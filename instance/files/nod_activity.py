@@ -315,8 +315,8 @@ def client_of(handler: Any) -> str:
 
 
 def attach(app: Any) -> None:
-    """Watches the server `app`, when systemd gave it a folder to write to."""
-    folder = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    if folder:
-        watch = Watch(app, Path(folder, "activity.json"))
+    """Watches the server `app`, when its unit names the file that the monitor reads."""
+    file = os.environ.get("NOD_ACTIVITY")
+    if file:
+        watch = Watch(app, Path(file))
         watch.safely(watch.start)

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import nod_server
 from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.auth.identity import PasswordIdentityProvider, User
 from jupyter_server.auth.login import LoginFormHandler
@@ -175,10 +176,23 @@ class OwnerIdentityProvider(PasswordIdentityProvider):
         self._say_which_password()
         self._hash_watch = PeriodicCallback(self._look_at_hash, LOOK_AT_HASH)
         self._hash_watch.start()
+        # What the server asks of itself before it serves is no use of anybody's, so it is not watched yet.
+        nod_server.attach(
+            app, self._own_cookie(app.web_app.settings["cookie_secret"], app.port), lambda: self._watch(app)
+        )
+
+    def _watch(self, app: Any) -> None:
         if nod_activity is None:
             self.log.warning("Activity is not watched: %s", WATCH_ERROR)
         else:
             nod_activity.attach(app)
+
+    def _own_cookie(self, secret: str | bytes, port: int) -> str:
+        """The header of a login at 127.0.0.1, for this process itself."""
+        handler: Any = SimpleNamespace(log=self.log, request=SimpleNamespace(host=f"127.0.0.1:{port}"))
+        name = self.get_cookie_name(handler)
+        value = web.create_signed_value(secret, name, self.user_to_cookie(self.generate_anonymous_user(handler)))
+        return f"{name}={value.decode()}"
 
     def _bound_bodies(self, application: web.Application) -> None:
         """Refuses long bodies of those who are not logged in when their headers are there."""

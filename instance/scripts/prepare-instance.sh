@@ -52,6 +52,10 @@ fi
 run bash "$FILES/reserve_space.sh" / || log "no part of the disk is kept for root"
 
 put "$FILES/nftables.conf" /etc/systemd/system/nftables.service.d/nod.conf 0644
+# What later documents and units run: how the server starts, and whether it is ours that answers.
+for file in safe_mode.py server_causes.py notebook_probe.py check_notebook.py; do
+    put "$FILES/$file" "/opt/nod/$file" 0644
+done
 put "$FILES/imds.nft" /opt/nod/imds.nft 0644
 put "$FILES/nod-imds.service" /etc/systemd/system/nod-imds.service 0644
 run systemctl daemon-reload

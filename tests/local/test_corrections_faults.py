@@ -144,9 +144,9 @@ def test_table_that_is_unavailable_fails_every_call_that_names_it(cloud: Cloud, 
     ]
     for call, arguments in calls:
         assert refused(call, **arguments) == ("InternalServerError", "Internal server error", 500)
-    assert "Item" in tables.get_item(TableName="nod-local-users", Key={"name": {"S": "demo"}})
+    assert "Item" in tables.get_item(TableName="nod-local-users", Key={"id": {"S": cloud.user_id}})
     cloud.faults.on("table_unavailable")
-    assert refused(tables.get_item, TableName="nod-local-users", Key={"name": {"S": "demo"}})[2] == 500
+    assert refused(tables.get_item, TableName="nod-local-users", Key={"id": {"S": cloud.user_id}})[2] == 500
     cloud.faults.clear()
     assert tables.scan(TableName=HEARTBEATS)["Items"] == []
 

@@ -108,9 +108,8 @@ def sdk(service_action: str, parameters: dict[str, Any], **more: Any) -> dict[st
                 "dynamodb:putItem",
                 {
                     "TableName": "nod-local-users",
-                    "Item": {"name": {"S": "demo"}},
-                    "ConditionExpression": "attribute_not_exists(#name)",
-                    "ExpressionAttributeNames": {"#name": "name"},
+                    "Item": {"id": {"S": "name#demo"}},
+                    "ConditionExpression": "attribute_not_exists(id)",
                 },
             ),
             "DynamoDb.ConditionalCheckFailedException",

@@ -40,12 +40,12 @@ def test_a_user_is_added_and_the_token_opens_the_api(deployed: Stage, capsys: py
     assert run("user", "add", "ada", "--email", "ada@example.org", "--types", "t3.medium,t3.large") == 0
     token = capsys.readouterr().out.strip()
     assert deployed.http("GET", "/notebooks", token).status_code == 200
-    found = deployed.admin.users.get("ada")
+    found = deployed.admin.users.named("ada")
     assert found is not None
     assert (found.email_state, found.allowed_types, found.quota) == ("pending", ("t3.medium", "t3.large"), 3)
     assert token.split(".")[2] not in repr(deployed.dynamodb.scan(TableName=f"nod-{STAGE}-users"))
     attributes = deployed.sns.get_subscription_attributes(SubscriptionArn=found.email_subscription)["Attributes"]
-    assert attributes["FilterPolicy"] == '{"owner": ["ada"], "channels": ["email"]}'
+    assert json.loads(attributes["FilterPolicy"]) == {"owner": [found.id], "channels": ["email"]}
     undelivered = json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"].split(":")
     assert undelivered[2] == "sqs"
     assert undelivered[3:5] == deployed.admin.topic._arn.split(":")[3:5]
@@ -155,17 +155,17 @@ def test_an_address_that_sns_refuses_leaves_no_user(deployed: Stage, monkeypatch
     monkeypatch.setattr(type(deployed.admin.topic), "subscribe_email", refuse)
     with pytest.raises(AdminError, match="one user only"):
         user(deployed, email="ada@example.org")
-    assert deployed.admin.users.get("ada") is None
+    assert deployed.admin.users.named("ada") is None
 
 
 def test_changes_change_only_what_is_given(deployed: Stage) -> None:
     user(deployed, email="ada@example.org")
     assert run("user", "change", "ada", "--quota", "7", "--types", "t3.small") == 0
-    found = deployed.admin.users.get("ada")
+    found = deployed.admin.users.named("ada")
     assert found is not None
     assert (found.quota, found.allowed_types, found.email) == (7, ("t3.small",), "ada@example.org")
     assert run("user", "change", "ada", "--email", "") == 0
-    found = deployed.admin.users.get("ada")
+    found = deployed.admin.users.named("ada")
     assert found is not None
     assert (found.email, found.email_state, found.quota) == (None, None, 7)
 

@@ -16,7 +16,7 @@ from chalicelib.actions.launching import Launching
 from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import Unavailable
-from tests.unit.stage import ENV, Stage, logged, stage, user
+from tests.unit.stage import ENV, Stage, logged, person, stage, user
 
 CANARY = "canary-Pa55word-4711"
 
@@ -49,7 +49,7 @@ def request(deployed: Stage, token: str, **body: Any) -> Any:
 
 
 def owner(deployed: Stage) -> Any:
-    return deployed.app.users().get("ada")
+    return person(deployed)
 
 
 def launching(deployed: Stage) -> Launching:
@@ -126,7 +126,7 @@ class TestRequesting:
         assert deployed.count() == 1
         deployed.dynamodb.update_item(
             TableName=ENV["NOD_USERS_TABLE"],
-            Key={"name": {"S": "eve"}},
+            Key={"id": {"S": person(deployed, "eve").id}},
             UpdateExpression="DELETE active :id",
             ExpressionAttributeValues={":id": {"SS": [first["id"]]}},
         )
@@ -269,7 +269,7 @@ class TestTrouble:
         problem(response, 503, "unavailable")
         assert int(response.headers["Retry-After"]) > 0
         assert deployed.count() == 0
-        assert deployed.app.users().get("ada").active == frozenset()
+        assert person(deployed).active == frozenset()
 
     def test_a_state_machine_that_is_gone_is_unavailable(self, deployed: Stage, token: str) -> None:
         deployed.stepfunctions.delete_state_machine(stateMachineArn=ENV["NOD_LAUNCH_ARN"])
@@ -475,9 +475,9 @@ class TestDeleting:
         arn = execution["executionArn"]
         assert json.loads(deployed.stepfunctions.describe_execution(executionArn=arn)["input"]) == {
             "id": notebook["id"],
-            "owner": "ada",
+            "owner": person(deployed).id,
             "name": "thesis",
-            "requested_by": "ada",
+            "requested_by": person(deployed).id,
         }
         deployed.change(notebook["id"], state="terminated")
         assert deployed.http("DELETE", f"/notebooks/{notebook['id']}", token).status_code == 202

@@ -21,7 +21,7 @@ from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import Unavailable
 from chalicelib.messages import Message
 from chalicelib.model import DUE_SHARDS
-from tests.unit.stage import ACCOUNT, API_URL, ENV, REGION, Stage, logged, stage, user
+from tests.unit.stage import ACCOUNT, API_URL, ENV, REGION, Stage, logged, person, stage, user
 from tests.unit.test_api import problem, request
 
 INSTANCE = "i-0123456789abcdef0"
@@ -65,7 +65,7 @@ def a_notebook(deployed: Stage, token: str, state: str = "ready", **values: Any)
     if state == "stopped":
         deployed.dynamodb.update_item(
             TableName=ENV["NOD_USERS_TABLE"],
-            Key={"name": {"S": "ada"}},
+            Key={"id": {"S": person(deployed, "ada").id}},
             UpdateExpression="DELETE active :id",
             ExpressionAttributeValues={":id": {"SS": [identifier]}},
         )
@@ -100,7 +100,7 @@ class TestStopping:
         assert answer.json_body["error"] is None
         assert input_of(deployed, "stop") == (
             f"{identifier}-stop-1",
-            {"id": identifier, "owner": "ada", "name": "thesis", "instance_id": INSTANCE, "call": True},
+            {"id": identifier, "owner": person(deployed).id, "name": "thesis", "instance_id": INSTANCE, "call": True},
         )
         row = deployed.record(identifier)
         assert row["due_at"] == {"S": "2026-11-22T14:20:00.000Z"}
@@ -167,13 +167,13 @@ class TestStarting:
             f"{identifier}-start-1",
             {
                 "id": identifier,
-                "owner": "ada",
+                "owner": person(deployed).id,
                 "name": "thesis",
                 "instance_id": INSTANCE,
                 "instance_arn": ARN,
             },
         )
-        assert deployed.app.users().get("ada").active == {identifier}
+        assert person(deployed).active == {identifier}
         row = deployed.record(identifier)
         assert row["due_at"] == {"S": (T0 + LOOK_AFTER).strftime("%Y-%m-%dT%H:%M:%S.000Z")}
         assert (row["starts"], "warned" in row) == ({"N": "1"}, False)
@@ -324,7 +324,7 @@ class TestPassword:
         name, document = input_of(deployed, "password")
         assert name == f"{identifier}-password-1"
         assert document.pop("password_hash").startswith("argon2:$argon2id$")
-        assert document == {"id": identifier, "owner": "ada", "name": "thesis", "instance_id": INSTANCE}
+        assert document == {"id": identifier, "owner": person(deployed).id, "name": "thesis", "instance_id": INSTANCE}
         assert answer["password"] not in json.dumps(input_of(deployed, "password"))
 
     @pytest.mark.parametrize("table", ["NOD_EVENTS_TABLE", "NOD_HEARTBEATS_TABLE"])
@@ -379,10 +379,12 @@ class TestReading:
                 "uptime": {"N": "3900"},
                 "ages": {"M": {"input": {"N": "1500"}, "cpu": {"N": "890"}}},
                 "unknown": {"L": []},
+                "facts": {"M": {"disk": {"M": {"free_mib": {"N": "1535"}, "size_mib": {"N": "29696"}}}}},
             },
         )
         shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
         assert shown["last_active_at"] == "2026-11-22T14:50:00.000Z"
+        assert shown["disk"] == {"free_gib": 1.49, "size_gib": 29.0}
         assert shown["last_activity"] == "a process of yours used CPU"
         assert shown["stops_at"] == "2026-11-22T15:50:00.000Z"
         listed = deployed.http("GET", "/notebooks", token).json_body["notebooks"]
@@ -395,20 +397,28 @@ class TestReading:
         assert answer.status_code == 200
         assert answer.json_body["link"].startswith("https://")
         assert (answer.json_body["last_active_at"], answer.json_body["stops_at"]) == (None, None)
+        assert answer.json_body["disk"] is None
 
     def test_a_forged_heartbeat_is_no_error(self, deployed: Stage, token: str) -> None:
         identifier = a_notebook(deployed, token)
         deployed.dynamodb.put_item(
             TableName=ENV["NOD_HEARTBEATS_TABLE"],
-            Item={"id": {"S": ARN}, "beat": {"B": b"x"}, "ages": {"S": "<script>"}, "boot_id": {"N": "1"}},
+            Item={
+                "id": {"S": ARN},
+                "beat": {"B": b"x"},
+                "ages": {"S": "<script>"},
+                "boot_id": {"N": "1"},
+                "facts": {"M": {"disk": {"M": {"free_mib": {"S": "all"}, "size_mib": {"BOOL": True}}}}},
+            },
         )
         shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
-        assert (shown["last_activity"], shown["state"]) == (None, "ready")
+        assert (shown["last_activity"], shown["state"], shown["disk"]) == (None, "ready", None)
 
     def test_one_that_does_not_run_says_nothing_of_use(self, deployed: Stage, token: str) -> None:
         identifier = a_notebook(deployed, token, "stopped")
         shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
         assert (shown["stops_at"], shown["last_activity"], shown["run_started_at"], shown["url"]) == (None,) * 4
+        assert shown["disk"] is None
         assert shown["link"].startswith(f"{API_URL}/n/{identifier}?k=")
 
     def test_events_come_newest_first_in_pages(self, deployed: Stage, token: str) -> None:
@@ -515,7 +525,7 @@ def location(response: HTTPResponse) -> str:
 
 def mail_link(deployed: Stage, identifier: str, action: str, now: datetime) -> str:
     notebook = deployed.app.notebooks().get(identifier)
-    link = links.action_link(deployed.app.users().get("ada").secret, action, notebook, now)
+    link = links.action_link(person(deployed).secret, action, notebook, now)
     assert link is not None
     return link.removeprefix(API_URL)
 
@@ -540,7 +550,7 @@ class TestTheLinkForLife:
     )
     def test_else_it_shows_a_page_and_changes_nothing(self, deployed: Stage, token: str, state: str) -> None:
         identifier = a_notebook(deployed, token, state)
-        secret = deployed.app.users().get("ada").secret
+        secret = person(deployed).secret
         link = f"/n/{identifier}?k={links.key(secret, deployed.app.notebooks().get(identifier))}"
         before = deployed.record(identifier)
         assert "thesis" in page(deployed.http("GET", link))
@@ -603,7 +613,7 @@ class TestButtons:
         assert location(answer) == link
         assert "waking up" in page(deployed.http("GET", link))
         assert len(deployed.executions("start")) == 1
-        (event,) = ledger(deployed, token, identifier)
+        event = ledger(deployed, token, identifier)[0]
         assert (event["action"], event["by"], event["reason"]) == ("start", "link", "someone with ada's link woke it")
 
     def test_over_the_quota_the_page_names_what_runs_and_the_button_is_refused(self, deployed: Stage) -> None:
@@ -612,7 +622,7 @@ class TestButtons:
         deployed.change(identifier, state="stopped", instance_id=INSTANCE)
         deployed.dynamodb.update_item(
             TableName=ENV["NOD_USERS_TABLE"],
-            Key={"name": {"S": "eve"}},
+            Key={"id": {"S": person(deployed, "eve").id}},
             UpdateExpression="DELETE active :id",
             ExpressionAttributeValues={":id": {"SS": [identifier]}},
         )

@@ -18,7 +18,7 @@ from chalicelib import links, pages, tokens
 from chalicelib.links import Verdict
 from chalicelib.model import STATES, Failure, Notebook, Stop
 from chalicelib.pages import Form, Page, Situation
-from chalicelib.views import NotebookView
+from chalicelib.views import Disk, NotebookView
 from tests.unit.test_rules import NOW, PRICES, a_notebook, a_user
 
 SECRET = tokens.new_hmac_key()
@@ -212,6 +212,12 @@ class TestPages:
                 assert Tags(page.html()).all("script") == [{}]
                 assert EVIL not in page.html()
                 assert "&lt;script&gt;" in page.html()
+
+    def test_a_running_one_says_what_is_free_on_its_disk(self) -> None:
+        known = situation("ready")
+        full = dataclasses.replace(known, view=dataclasses.replace(known.view, disk=Disk(0.25, 29.0)))
+        assert "0.25 GiB free of 29 GiB" in pages.state(full, ALL).html()
+        assert "GiB free" not in pages.state(known, ALL).html()
 
     def test_a_stopped_one_says_why_when_and_what_it_cost(self) -> None:
         stop = Stop("idle", "idle since 13:05 UTC", "sweep")

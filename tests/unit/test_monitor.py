@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hmac
 import http.server
 import json
 import socket
@@ -328,16 +329,31 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> tuple[ssl.SSLContext, Path]
     return certified(tmp_path_factory.mktemp("tls"), "-days", "2")
 
 
-def test_a_notebook_that_answers_shows_its_certificate(tls: tuple[ssl.SSLContext, Path]) -> None:
+@pytest.fixture
+def key(tmp_path: Path) -> Path:
+    """What only root and the notebook's user can read."""
+    file = tmp_path / "key"
+    file.write_text("ab" * 32 + "\n")
+    return file
+
+
+def ours(key: str, *, serving: bool = True) -> Callable[[http.server.BaseHTTPRequestHandler], tuple[int, bytes]]:
+    """As nod_server.py answers, by a key."""
+
+    def answer(handler: http.server.BaseHTTPRequestHandler) -> tuple[int, bytes]:
+        path, _, nonce = handler.path.partition("?nonce=")
+        assert path == "/nod/identity"
+        proof = hmac.new(bytes.fromhex(key), f"nod:{nonce}".encode(), "sha256").hexdigest()
+        told = {"server": "notebook-on-demand", "serving": serving, "proof": proof}
+        return 200, json.dumps(told).encode()
+
+    return answer
+
+
+def test_our_server_answers_and_shows_its_certificate(tls: tuple[ssl.SSLContext, Path], key: Path) -> None:
     context, certificate = tls
-    asked = []
-
-    def jupyter(handler: http.server.BaseHTTPRequestHandler) -> tuple[int, bytes]:
-        asked.append(handler.path)
-        return 200, b'{"version": "2"}'
-
-    with serving(jupyter, context) as address:
-        seen = monitor.probe(address)
+    with serving(ours("ab" * 32), context) as address:
+        seen = monitor.probe(address, key=key)
     shown = subprocess.run(
         ["openssl", "x509", "-in", certificate, "-noout", "-fingerprint", "-sha256"],
         capture_output=True,
@@ -345,13 +361,46 @@ def test_a_notebook_that_answers_shows_its_certificate(tls: tuple[ssl.SSLContext
         check=True,
     )
     assert (seen.answers, seen.certificate_sha256) == (True, shown.stdout.strip().split("=")[1])
-    # Jupyter Server does not track this one as activity (APIVersionHandler._track_activity).
-    assert asked == ["/api"]
+    assert not seen.foreign
 
 
-def test_a_notebook_that_answers_with_an_error_does_not_answer(tls: tuple[ssl.SSLContext, Path]) -> None:
-    with serving(lambda _: (503, b""), tls[0]) as address:
-        assert not monitor.probe(address).answers
+@pytest.mark.parametrize(
+    "answer",
+    [
+        (200, b'{"version": "2"}'),
+        (200, b'<input type="password" name="password">'),
+        (200, b'{"server": "notebook-on-demand", "serving": true, "proof": null}'),
+        (200, b'{"server": "notebook-on-demand", "serving": true, "proof": "' + b"0" * 64 + b'"}'),
+        (200, b"[" * 10000),
+        (302, b""),
+        (404, b""),
+        (503, b""),
+    ],
+)
+def test_what_is_not_our_server_is_another_program(
+    tls: tuple[ssl.SSLContext, Path], key: Path, answer: tuple[int, bytes]
+) -> None:
+    """An older Jupyter has a field for a password too, and another notebook's server has another key."""
+    with serving(lambda _: answer, tls[0]) as address:
+        seen = monitor.probe(address, key=key)
+    assert (seen.answers, seen.foreign) == (False, True)
+
+
+def test_the_server_of_another_boot_or_notebook_is_another_program(tls: tuple[ssl.SSLContext, Path], key: Path) -> None:
+    with serving(ours("cd" * 32), tls[0]) as address:
+        assert monitor.probe(address, key=key).foreign
+
+
+def test_a_program_without_tls_on_the_port_is_another_program(key: Path) -> None:
+    with serving(lambda _: (200, b"")) as address:
+        seen = monitor.probe(address, key=key)
+    assert (seen.answers, seen.foreign) == (False, True)
+
+
+def test_our_server_does_not_answer_until_it_serves(tls: tuple[ssl.SSLContext, Path], key: Path) -> None:
+    with serving(ours("ab" * 32, serving=False), tls[0]) as address:
+        seen = monitor.probe(address, key=key)
+    assert (seen.answers, seen.foreign) == (False, False)
 
 
 def test_nothing_on_the_port_is_no_answer() -> None:
@@ -628,6 +677,8 @@ def test_a_heartbeat_says_what_the_contract_says(machine: Machine, notebook: dic
         "beat": 1,
         "uptime": 1001,
         "answers": True,
+        # Whatever a boot before told of its server is taken out of the row.
+        "server": None,
         "address": "203.0.113.7",
         "certificate_sha256": monitor.Probe(True, b"certificate").certificate_sha256,
         "certificate_valid": True,

@@ -733,6 +733,7 @@ class TestListAndShow:
                     last_active_at=moment(minutes=-37),
                     last_activity="a kernel was busy",
                     stops_at=moment(minutes=23, seconds=20),
+                    disk={"free_gib": 0.05, "size_gib": 29.0},
                     hold_until=moment(minutes=-1),
                     cost={"currency": "USD", "per_hour": 0.0499, "so_far": 0.2412},
                 ),
@@ -744,10 +745,13 @@ class TestListAndShow:
         assert re.search(r"Last active  \d{4}-\d\d-\d\d \d\d:\d\d \(37 min ago\): a kernel was busy\n", out)
         assert re.search(r"Stops        \d{4}-\d\d-\d\d \d\d:\d\d at the earliest \(in 23 min\)\n", out)
         assert "USD 0.0499 an hour while it runs; USD 0.2412 so far" in out
+        assert "Disk         0.05 GiB free of 29 GiB\n" in out
         # What is over holds nothing.
         assert "Held" not in out
         server.play(Answer(200, notebook("ready", stops_at=moment(hours=3), hold_until=moment(hours=2, seconds=30))))
-        assert re.search(r"Held         until .* \(in 2 h\)\n", nod("show", ID).out)
+        out = nod("show", ID).out
+        assert re.search(r"Held         until .* \(in 2 h\)\n", out)
+        assert "Disk" not in out
 
     def test_show_of_a_stopped_one_tells_why(self, server: Server, nod: Nod) -> None:
         server.play(stopped(stopped_at=moment(hours=-3, minutes=-10)))

@@ -34,11 +34,13 @@ from tests.unit.stage import ENV
 NOW = datetime(2026, 11, 22, 14, 5, tzinfo=UTC)
 PRICES = prices.catalogue()
 SETTINGS = Settings.from_env(ENV)
+ADA = "us-0123456789abcdef0123"
 ENDS = ("terminating", "terminated")
 
 
 def a_user(**changes: Any) -> User:
     base = User(
+        id=ADA,
         name="ada",
         role="user",
         quota=3,
@@ -222,7 +224,7 @@ class TestPlan:
             "Name": "nod-thesis",
             "nod:deployment": "test",
             "nod:notebook": notebook.id,
-            "nod:owner": "ada",
+            "nod:owner": ADA,
         }
         assert tags == {"instance": whose, "volume": whose}
 

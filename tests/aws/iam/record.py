@@ -389,7 +389,7 @@ class Scenario:
         tags = [
             {"Key": "nod:deployment", "Value": STAGE},
             {"Key": "nod:notebook", "Value": "nb-" + "0" * 20},
-            {"Key": "nod:owner", "Value": "demo"},
+            {"Key": "nod:owner", "Value": self.town.cloud.user_id},
         ]
 
         def tagged(kind: str) -> list[Any]:
@@ -523,6 +523,7 @@ def _placeholders(town: Town) -> list[tuple[str, str]]:
         (r"\beipalloc-[0-9a-f]{8,17}\b", "${address}"),
         (r"\bsg-[0-9a-f]{8,17}\b", "${owngroup}"),
         (r"\bnb-[0-9a-f]{20}\b", "${notebook}"),
+        (r"\bus-[0-9a-f]{20}\b", "${user}"),
         # How many there were is a matter of time, and of no matter to IAM.
         (r"\$\{notebook\}-(undo|start|stop)-\d+", r"${notebook}-\1-1"),
         (ACCOUNT, "${account}"),

@@ -347,7 +347,12 @@ def administered() -> list[tuple[str, Mapping[str, Any]]]:
     send: Any = BaseClient._make_api_call  # type: ignore[attr-defined]
 
     def record(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
-        found.append((f"{client.meta.service_model.service_name}:{operation}", parameters))
+        if operation == "TransactWriteItems":
+            # Of a transaction IAM is asked for each of its parts.
+            parts = [part for item in parameters["TransactItems"] for part in item.items()]
+            found.extend((f"dynamodb:{verb}Item", part) for verb, part in parts)
+        else:
+            found.append((f"{client.meta.service_model.service_name}:{operation}", parameters))
         return send(client, operation, parameters)
 
     with stages.stage() as deployed, pytest.MonkeyPatch.context() as patch:
@@ -358,6 +363,7 @@ def administered() -> list[tuple[str, Mapping[str, Any]]]:
         users.change_user(admin, "ada", email="", slack="", quota=2)
         users.new_token(admin, "ada")
         users.list_users(admin)
+        users.facts(users.one(admin, "ada"))
         admin.slack.names()
         users.remove_user(admin, "ada")
         slack.remove_channel(admin, "team")
