@@ -9,7 +9,8 @@ from chalicelib import rows, times
 from chalicelib.costs import Cost, cost, run_started
 from chalicelib.heartbeats import Space
 from chalicelib.idleness import Shown
-from chalicelib.model import STEPS, Failure, Notebook, Stop
+from chalicelib.model import STEPS, Failure, Notebook, Stop, User
+from chalicelib.plan import shown_state
 from chalicelib.prices import Catalogue
 
 _RUNNING = frozenset({"launching", "ready", "stopping"})
@@ -30,7 +31,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Notification:
-    """A channel and what became of the last message to it: pending, unconfirmed, sent or failed."""
+    """A channel and what became of the last message to it: pending, unconfirmed, sent or failed; or unsubscribed: the
+    address gets no mail any more, until an administrator subscribes it anew."""
 
     channel: str
     state: str
@@ -93,12 +95,13 @@ class NotebookView:
         *,
         link: str | None = None,
         shown: Shown | None = None,
+        owner: User | None = None,
     ) -> NotebookView:
         """The public side of a record at `now`.
 
         `link` is the link for life, which takes the owner's secret to make, `shown` what the rule of idleness tells
-        of its use, which takes the heartbeat; without them they are null. Why and when it stopped is told until it
-        runs again, and how long it is held while that lies ahead.
+        of its use, which takes the heartbeat; without them they are null. `owner` says whether mail is off. Why and
+        when it stopped is told until it runs again, and how long it is held while that lies ahead.
         """
         down = notebook.state in ("stopped", "starting")
         return cls(
@@ -130,7 +133,8 @@ class NotebookView:
             stop=_stop(notebook) if down or notebook.state == "stopping" else None,
             cost=cost(notebook, prices, region, now),
             notifications=[
-                Notification(channel, notebook.notifications[channel]) for channel in sorted(notebook.notifications)
+                Notification(channel, shown_state(channel, notebook.notifications[channel], owner))
+                for channel in sorted(notebook.notifications)
             ],
             error=notebook.error,
         )
