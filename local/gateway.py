@@ -27,7 +27,6 @@ from urllib.parse import unquote
 from chalice.local import LambdaEventConverter, RouteMatcher
 
 from local.connections import Connections
-from local.hosts import REFUSED, is_own
 from local.lambdas import Lambdas
 
 log = logging.getLogger("nod.local.gateway")
@@ -171,7 +170,6 @@ class _Handler(BaseHTTPRequestHandler):
     def _handle(self) -> None:
         began = time.monotonic()
         try:
-            self._check_host()
             body = self._body()
             # Two headers of one name: API Gateway joins them.
             headers = {name: ", ".join(self.headers.get_all(name) or []) for name in self.headers}
@@ -191,13 +189,6 @@ class _Handler(BaseHTTPRequestHandler):
             "ms": round((time.monotonic() - began) * 1000, 1),
         }
         log.info("request", extra={"fields": fields})
-
-    def _check_host(self) -> None:
-        """Raises GatewayError. What the refused client still sends is not read."""
-        names = self.headers.get_all("Host") or []
-        if len(names) != 1 or not is_own(names[0], self.server.gateway.port):
-            self.close_connection = True
-            raise GatewayError(HTTPStatus.FORBIDDEN, REFUSED, "wrong_host")
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = _handle  # noqa: N815 - the base class's names
 

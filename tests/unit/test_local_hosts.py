@@ -1,21 +1,14 @@
-"""The ports of the local cloud answer to 127.0.0.1 and localhost alone: a name that was rebound to this machine, and a
+"""The port of the AWS APIs and of the pages of the local cloud answers to 127.0.0.1 and localhost alone: a name that was rebound to this machine, and a
 page of another origin, get nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from http.client import HTTPConnection
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
-from chalice import Chalice
 from werkzeug.test import EnvironBuilder
 from werkzeug.wrappers import Response
 
 from local.aws.front import Front
 from local.faults import Faults
-from local.gateway import Gateway
 from local.hosts import is_own, is_own_origin
 
 OWN = ["127.0.0.1:5566", "localhost:5566", "LOCALHOST:5566", " localhost:5566 "]
@@ -91,41 +84,3 @@ def test_the_pages_and_the_aws_apis_ask_for_it(path: str) -> None:
     for host in OTHERS:
         assert asked(path, host) == 403, host
     assert asked(path, "127.0.0.1:5566", Origin="http://evil.example") == 403
-
-
-@pytest.fixture
-def gateway() -> Iterator[Gateway]:
-    app = Chalice("any")
-    app.route("/health")(lambda: {})
-
-    def invoke(*_: Any) -> SimpleNamespace:
-        return SimpleNamespace(error=None, payload=b'{"statusCode": 200, "body": "{}"}')
-
-    made = Gateway(app, "any", SimpleNamespace(invoke=invoke), port=0, account="1", stage="local")  # type: ignore[arg-type]
-    yield made
-    made.close()
-
-
-def test_the_api_asks_for_it_too(gateway: Gateway) -> None:
-    def status(*hosts: str) -> int:
-        connection = HTTPConnection("127.0.0.1", gateway.port, timeout=10)
-        try:
-            connection.putrequest("GET", "/health", skip_host=True)
-            for host in hosts:
-                connection.putheader("Host", host)
-            connection.endheaders()
-            return connection.getresponse().status
-        finally:
-            connection.close()
-
-    own = f"localhost:{gateway.port}"
-    assert status(own) == status(f"127.0.0.1:{gateway.port}") == 200
-    for hosts in (
-        [],
-        ["evil.example"],
-        [f"evil.example:{gateway.port}"],
-        ["localhost"],
-        [own, own],
-        [own, "evil.example"],
-    ):
-        assert status(*hosts) == 403, hosts
