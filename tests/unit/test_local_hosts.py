@@ -1,5 +1,5 @@
-"""The port of the AWS APIs and of the pages of the local cloud answers to 127.0.0.1 and localhost alone: a name that was rebound to this machine, and a
-page of another origin, get nothing."""
+"""The port of the AWS APIs and of the local cloud's pages answers to 127.0.0.1 and localhost alone: a name that was
+rebound to this machine, and a page of another origin, get nothing."""
 
 from __future__ import annotations
 
