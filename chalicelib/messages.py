@@ -372,7 +372,7 @@ def _ready(words: _Words) -> _Content:
 def _started(words: _Words) -> _Content:
     paragraphs = [
         f'Your notebook "{words.name}" is running again, with everything on its disk.',
-        f"{_WARNING} Both its address and its certificate are new after each start.",
+        f"{_WARNING} The address and the certificate are new after each start.",
     ]
     facts = [words.machine(), words.price(), words.stops(), words.certificate()]
     return (

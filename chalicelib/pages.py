@@ -44,6 +44,7 @@ h1 { font-size: 1.5rem; line-height: 1.25; margin: 0 0 .75rem; }
 p { margin: .75rem 0; }
 a { color: var(--accent); }
 code { font: .875rem/1.5 ui-monospace, monospace; }
+.fingerprint { display: block; width: 24ch; word-break: break-all; }
 ol { list-style: none; padding: 0; margin: 1rem 0; }
 li { position: relative; padding: 0 0 .6rem 1.9rem; }
 li::before { position: absolute; left: 0; content: "\\25CB"; color: var(--dim); }
@@ -70,10 +71,11 @@ button, .button { display: block; width: 100%; margin: .75rem 0; padding: .8rem 
 .heard { position: absolute; width: 1px; height: 1px; overflow: hidden; clip-path: inset(50%); white-space: nowrap; }
 """
 
-# Times are written as `14:05 UTC`, with the day (`21 Nov 14:05 UTC`) where it is another than that of `data-at`.
+# Times are written as `14:05 UTC`, with the day (`21 Nov 14:05 UTC`) where that is another. Where none is given, it is
+# that of the nearest `data-at`: a reason was written when the notebook stopped.
 _SCRIPT = """
 const MONTHS = "JanFebMarAprMayJunJulAugSepOctNovDec", HALF_A_YEAR = 183 * 864e5;
-function told(text, base) {
+function told(text, base, now) {
   return text.replace(/(?:(\\d{1,2}) ([A-Z][a-z]{2}) )?(\\d\\d):(\\d\\d) UTC/g, (whole, day, month, hour, minute) => {
     const at = new Date(base), index = day ? MONTHS.indexOf(month) / 3 : at.getUTCMonth();
     if (!Number.isInteger(index) || index < 0 || isNaN(base)) return whole;
@@ -81,7 +83,7 @@ function told(text, base) {
     at.setUTCHours(hour, minute, 0, 0);
     if (at - base > HALF_A_YEAR) at.setUTCFullYear(at.getUTCFullYear() - 1);
     if (base - at > HALF_A_YEAR) at.setUTCFullYear(at.getUTCFullYear() + 1);
-    const other = at.toDateString() !== base.toDateString();
+    const other = at.toDateString() !== (day ? now : base).toDateString();
     const clock = { hour: "2-digit", minute: "2-digit", hourCycle: "h23", timeZoneName: "short" };
     const date = other ? `${at.getDate()} ${MONTHS.substr(3 * at.getMonth(), 3)} ` : "";
     return date + new Intl.DateTimeFormat("en", clock).format(at);
@@ -91,7 +93,7 @@ function tell(page) {
   const texts = document.createTreeWalker(page, NodeFilter.SHOW_TEXT);
   for (let node; (node = texts.nextNode()); ) {
     const base = node.parentElement.closest("[data-at]");
-    if (base) node.data = told(node.data, new Date(base.dataset.at));
+    if (base) node.data = told(node.data, new Date(base.dataset.at), new Date(page.dataset.at));
   }
 }
 async function again() {
@@ -157,7 +159,7 @@ _STEPS = {
 }
 _BUTTONS = {links.WAKE: "Wake it", links.STOP: "Stop it now"}
 # Of a link that may do one thing and not wake it.
-_BY_ITS_LINK = "Its link is in the messages that you got about it: always the first one in the message."
+_BY_ITS_LINK = "Its link is in the messages that you got about it: the first link in each."
 _MAIL_IS_OFF = (
     "Email is off: AWS delivers nothing to your address any more. Its subscription was ended by the unsubscribe link "
     "at the end of a mail, which some mail scanners follow by themselves, or it was not confirmed in time. To switch "
@@ -271,7 +273,9 @@ def state(situation: Situation, forms: Mapping[str, Form], link: str | None = No
     parts = [_paragraph(told, "note"), *parts] if told else parts
     if situation.mail_is_off:
         parts = [*parts, _paragraph(_MAIL_IS_OFF)]
-    parts.extend(_button(forms[action], say) for action in fitting(situation) if action in forms)
+    for action in fitting(situation):
+        if action in forms:
+            parts.append(_button(forms[action], say, first=action == links.WAKE))
     running = next((_STEPS[step.name][0] for step in view.steps if step.state == "running" and step.name in _STEPS), "")
     return Page(
         title,
@@ -300,7 +304,11 @@ def ask(situation: Situation, action: str, form: Form, forms: Mapping[str, Form]
         links.EXTEND: f"It will then run for at least {hours(situation.extend_hours)} from now, used or not.",
         links.STOP: "Its disk is kept. Everything that is running ends, so save your work first.",
     }
-    return Page(title, (_paragraph(texts[action]), *say.running(), _button(form, say)), now=situation.now)
+    return Page(
+        title,
+        (_paragraph(texts[action]), *say.running(), _button(form, say, first=action != links.STOP)),
+        now=situation.now,
+    )
 
 
 def done(
@@ -326,7 +334,9 @@ def late(situation: Situation, action: str, forms: Mapping[str, Form]) -> Page:
     parts = [_paragraph(f"The link that you followed is too old to {verb}. This is how things are now.", "note")]
     parts += page.parts
     if situation.view.state not in _ENDED and "<form" not in "".join(page.parts):
-        parts.append(_paragraph(f"To do more, open the notebook's own link, which does not expire. {_BY_ITS_LINK}"))
+        parts.append(
+            _paragraph("To do more, use its own link, the first one in every message about it. It does not expire.")
+        )
     return replace(page, parts=tuple(parts), status=410)
 
 
@@ -433,7 +443,7 @@ class _Say:
         return [
             *found,
             _paragraph(f"{warning} Before you type your password, compare the certificate's SHA-256 fingerprint:"),
-            f"<p><code>{escape(fingerprint)}</code></p>",
+            f'<p><code class="fingerprint">{escape(fingerprint)}</code></p>',
             "<details><summary>How to compare it</summary>"
             "<p><b>Firefox:</b> Advanced, View Certificate, Fingerprints, SHA-256.</p>"
             "<p><b>Chrome, Edge:</b> click <i>Not secure</i> in the address bar, then the certificate's details, "
@@ -561,15 +571,15 @@ _STATES = {
 }
 
 
-def _button(form: Form, say: _Say) -> str:
+def _button(form: Form, say: _Say, *, first: bool) -> str:
+    """`first`: it stands out, as one thing of a page does."""
     text = _BUTTONS.get(form.action, f"Keep it {hours(say.situation.extend_hours)}")
     key = f'<input type="hidden" name="k" value="{escape(form.key)}">' if form.key else ""
-    # One button of a page stands out: that which opens it, else the first that fits.
-    first = "" if form.action == links.STOP or say.situation.to else ' class="first"'
+    style = ' class="first"' if first else ""
     return (
         f'<form method="post" action="{escape(form.target)}">'
         f'<input type="hidden" name="f" value="{escape(form.token)}">{key}'
-        f"<button{first}>{escape(text)}</button></form>"
+        f"<button{style}>{escape(text)}</button></form>"
     )
 
 

@@ -20,13 +20,16 @@ from local.slack import Slack
 
 STYLE = (
     ":root{color-scheme:light dark;--line:#8885;--dim:color-mix(in srgb,currentColor 65%,transparent)}"
+    "html{background:#fff;color:#1f2328}"
     "body{font:16px/1.5 system-ui,sans-serif;max-width:56rem;margin:0 auto;padding:1rem}"
     "nav{display:flex;gap:1rem;flex-wrap:wrap;border-bottom:1px solid var(--line);padding-bottom:.5rem}"
     "h1{font-size:1.5rem}h2{font-size:1.1rem;margin:.2rem 0}"
     "article{border:1px solid var(--line);border-radius:8px;padding:.6rem 1rem;margin:1rem 0}"
     "pre{white-space:pre-wrap;overflow-wrap:anywhere;margin:.6rem 0;font-size:.85rem}code{overflow-wrap:anywhere}"
     "dl{display:grid;grid-template-columns:max-content 1fr;gap:0 1rem;margin:.6rem 0}dt{font-weight:600}dd{margin:0}"
-    "small,summary{color:var(--dim)}p{margin:.6rem 0}"
+    "small,summary{color:var(--dim)}p{margin:.6rem 0}a{color:#0b57d0}h1,h2,dd,a{overflow-wrap:anywhere}"
+    "@media(prefers-color-scheme:dark){html{background:#0d1117;color:#e6edf3}a{color:#8ab4f8}}"
+    "@media(max-width:30rem){dl{display:block}}"
 )
 # Else a browser asks the AWS APIs for one.
 NO_ICON = '<link rel="icon" href="data:,">'

@@ -27,7 +27,6 @@ from urllib.parse import unquote
 from chalice.local import LambdaEventConverter, RouteMatcher
 
 from local.connections import Connections
-from local.hosts import REFUSED, is_own
 from local.lambdas import Lambdas
 
 log = logging.getLogger("nod.local.gateway")
@@ -172,8 +171,6 @@ class _Handler(BaseHTTPRequestHandler):
         began = time.monotonic()
         try:
             body = self._body()
-            if not is_own(self.headers.get("Host"), self.server.gateway.port):
-                raise GatewayError(HTTPStatus.FORBIDDEN, REFUSED, "wrong_host")
             # Two headers of one name: API Gateway joins them.
             headers = {name: ", ".join(self.headers.get_all(name) or []) for name in self.headers}
             answer = self.server.gateway.answer(self.command, self.path, headers, body)

@@ -1,8 +1,9 @@
 """Who may be meant by a request on the loopback interface.
 
-A page of a stranger can have its name resolve to 127.0.0.1 once it is open in a browser on this machine (DNS rebinding),
-and then reads what it likes here, as a page of the same origin. What it cannot change is the Host header, which keeps
-that name. So the ports answer to 127.0.0.1 and localhost alone.
+Once a stranger's page is open in a browser on this machine, its name can come to mean 127.0.0.1 (DNS rebinding), and it
+reads what it likes here as a page of the same origin. What it cannot change is the Host header, which keeps that name.
+So the port of the AWS APIs, whose pages `/_local/…` ask for no token, answers to 127.0.0.1 and localhost alone. The API
+tells nothing without a token or a key.
 """
 
 from __future__ import annotations

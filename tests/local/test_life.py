@@ -265,7 +265,7 @@ def test_a_password_is_set_and_the_events_tell_what_was_done(town: Town) -> None
     town.person.wait(notebook["id"], "stopped", seconds=180)
     events = town.person.http.get(f"/notebooks/{notebook['id']}/events").json()["events"]
     asked = [event["action"] for event in events if event["by"] == "demo"]
-    assert asked == ["stop", "extend", "password"]
+    assert asked == ["stop", "extend", "password", "launch"]
     assert answer["password"] not in str(events)
 
 

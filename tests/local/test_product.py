@@ -63,6 +63,9 @@ def machine_of(cloud: Cloud, notebook: dict[str, Any]) -> Any:
 
 def test_link_shows_a_login_page_with_the_certificate_that_was_told(notebook: dict[str, Any]) -> None:
     assert fingerprint(notebook["address"]) == notebook["certificate_sha256"]
+    page = httpx.get(f"{notebook['url']}/login", verify=False, trust_env=False).text
+    assert f"Log in to {notebook['name']}</h1>" in page
+    assert f"<code>nod password {notebook['name']}</code>" in page
     session = log_in(notebook["url"], CANARY)
     assert session.login.status_code == 302  # type: ignore[attr-defined]
     assert session.get("/api/status").status_code == 200

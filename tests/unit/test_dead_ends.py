@@ -113,11 +113,12 @@ class _Gateway:
         self._world = world
         self._name = name
 
-    def get(self, name: str) -> Notebook | User | None:
+    def get(self, identifier: str) -> Notebook | User | None:
         if self._name == "users":
             running = {one.id for one in self._world.records.values() if one.state not in OFF}
-            return replace(self._world.owner, active=frozenset(running)) if name == "ada" else None
-        return self._world.records.get(name)
+            owner = self._world.owner
+            return replace(owner, active=frozenset(running)) if identifier == owner.id else None
+        return self._world.records.get(identifier)
 
     def _change(self, notebook: Notebook, states: tuple[str, ...], **values: Any) -> Notebook | None:
         if self._world.refuses:
@@ -135,7 +136,7 @@ class _Gateway:
         return self._change(notebook, ("ready", "starting"), hold_until=times.to_text(until))
 
     def begin_start(self, notebook: Notebook, *_: object) -> Started:
-        owner = _Gateway(self._world, "users").get("ada")
+        owner = _Gateway(self._world, "users").get(self._world.owner.id)
         assert isinstance(owner, User)
         if len(owner.active) >= owner.quota:
             return Started.QUOTA

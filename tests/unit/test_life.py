@@ -619,7 +619,7 @@ class TestButtons:
         assert location(answer) == link
         assert "waking up" in page(deployed.http("GET", link))
         assert len(deployed.executions("start")) == 1
-        (event,) = ledger(deployed, token, identifier)
+        event = ledger(deployed, token, identifier)[0]
         assert (event["action"], event["by"], event["reason"]) == ("start", "link", "someone with ada's link woke it")
 
     def test_over_the_quota_the_page_names_what_runs_and_the_button_is_refused(self, deployed: Stage) -> None:
