@@ -88,7 +88,9 @@ def refuse(*_: object) -> bool:
 
 
 def ledger(deployed: Stage, token: str, identifier: str) -> list[Any]:
-    return list(deployed.http("GET", f"/notebooks/{identifier}/events", token).json_body["events"])
+    """What was done to it since it was requested, newest first."""
+    lines = deployed.http("GET", f"/notebooks/{identifier}/events", token).json_body["events"]
+    return [line for line in lines if line["action"] != "launch"]
 
 
 class TestStopping:
