@@ -209,6 +209,12 @@ def shown(run: Run, heartbeat: Heartbeat | None, policy: Policy, now: datetime) 
     return Shown(look.last_active_at, look.last_activity, look.stops_at)
 
 
+def heard(run: Run, heartbeat: Heartbeat | None, policy: Policy, now: datetime) -> tuple[Heartbeat | None, datetime]:
+    """The heartbeat if it is one of this run, and when the machine last gave a sign of life."""
+    look = _Look(run, heartbeat, policy, now)
+    return look.heartbeat, look.heard_at
+
+
 class _Look:
     """One look at one notebook: every time that the decision is made of."""
 

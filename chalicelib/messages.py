@@ -28,11 +28,13 @@ KINDS = (
     "warned",
     "silent",
     "limit_near",
+    "safe_mode",
+    "not_answering",
 )
 """Messages about one notebook."""
 DISKS, ORPHAN = "disks", "orphan"
 """Messages about several notebooks, or about what belongs to none."""
-REPEATED = frozenset({"warned", "silent", "limit_near"})
+REPEATED = frozenset({"warned", "silent", "limit_near", "safe_mode", "not_answering"})
 """What the sweep itself tells again while it is true: nobody else catches up on it."""
 
 # SNS: fewer than 100 ASCII characters, beginning with a letter, number or punctuation mark.
@@ -319,6 +321,10 @@ class _Words:
             return "Disk", f"{self.view.volume_gib} GiB; its price here is not known"
         return "Disk", f"{self.view.volume_gib} GiB, kept for {_money(cost, self.view.cost.currency)} a month"
 
+    def safe_mode(self) -> list[str]:
+        """What is to be said where it runs without its owner's configuration."""
+        return [self.view.safe_mode.message] if self.view.safe_mode else []
+
     def wake(self) -> list[Button]:
         return self.life("Wake it, at any time")
 
@@ -329,6 +335,7 @@ def _ready(words: _Words) -> _Content:
         words.address(),
         "Log in with the password that was shown, or that you chose, when you asked for the notebook. No message ever "
         "holds it.",
+        *words.safe_mode(),
         *words.certificate(),
         f"To keep it longer: nod extend {words.view.id} HOURS. To stop it: nod stop {words.view.id}. To remove it with "
         f"its disk: nod delete {words.view.id}",
@@ -344,6 +351,7 @@ def _started(words: _Words) -> _Content:
     paragraphs = [
         f'your notebook "{words.name}" runs again, with everything on its disk:',
         words.address(),
+        *words.safe_mode(),
         "Its address is new after each start, and its certificate with it. " + words.certificate()[0],
         words.certificate()[1],
     ]
@@ -398,6 +406,27 @@ def _limit_near(words: _Words) -> _Content:
     ]
     subject = f"Notebook {words.name} reaches its limit {words.time(at) if at else 'soon'}"
     return subject, paragraphs, [words.price()], [*words.acting(), *words.life("Open it")]
+
+
+def _safe_mode(words: _Words) -> _Content:
+    paragraphs = [
+        f'your notebook "{words.name}" runs in safe mode.',
+        *(words.safe_mode() or ["It runs with your configuration again."]),
+        "Your files are untouched, and kernels and terminals have all that you installed.",
+    ]
+    return f"Notebook {words.name} runs in safe mode", paragraphs, [], words.life("Open it")
+
+
+def _not_answering(words: _Words) -> _Content:
+    trouble = words.view.not_answering
+    paragraphs = [
+        f'your notebook "{words.name}" does not answer.',
+        trouble.message if trouble else "It answers again by now.",
+        f"The machine still runs and costs. To stop it: nod stop {words.view.id}. To start it again after that: nod "
+        f"start {words.view.id}",
+    ]
+    buttons = words.life("See how it is, or stop it", "&stay=1")
+    return f"Notebook {words.name} does not answer", paragraphs, [words.price()], buttons
 
 
 def _failed(words: _Words) -> _Content:
@@ -463,6 +492,8 @@ _COMPOSERS = {
     "warned": _warned,
     "silent": _silent,
     "limit_near": _limit_near,
+    "safe_mode": _safe_mode,
+    "not_answering": _not_answering,
 }
 
 

@@ -13,7 +13,7 @@ from chalicelib.model import MOST_EXTEND_HOURS, PASSWORD_FIELDS, REQUEST_FIELDS,
 from chalicelib.problems import CONTENT_TYPE
 from chalicelib.schema import Field, Schema
 from chalicelib.tokens import IDEMPOTENCY_KEY
-from chalicelib.views import EventList, Health, LaunchedView, NotebookList, NotebookView, Step
+from chalicelib.views import EventList, Health, LaunchedView, NotebookDetail, NotebookList, NotebookView, Step
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         summary="Show a notebook",
         description="What is unknown is null. Someone else's notebook is answered as one that does not exist.",
         success=200,
-        answer=NotebookView,
+        answer=NotebookDetail,
         refusals=(404,),
         parameters=(_ID,),
     ),

@@ -124,7 +124,7 @@ def state(situation: Situation, forms: Mapping[str, Form], link: str | None = No
     say = _Say(situation)
     made = _STATES.get(view.state)
     title, parts = made(say) if made else (f"{view.name} is {view.state}", [])
-    if view.state == "ready" and link:
+    if view.state == "ready" and link and view.not_answering is None:
         parts.append(f'<a class="button first" href="{escape(link)}" rel="noreferrer">Open it</a>')
     parts.extend(_button(forms[action], say) for action in fitting(situation) if action in forms)
     return Page(title, tuple(parts), view.state in _MOVING)
@@ -234,10 +234,17 @@ def _starting(say: _Say) -> tuple[str, list[str]]:
 
 
 def _ready(say: _Say) -> tuple[str, list[str]]:
-    parts = say.running()
-    if say.view.error:
-        parts.insert(0, _paragraph(say.view.error.message, "error"))
-    return f"{say.view.name} is running", parts
+    view, parts = say.view, say.running()
+    if view.error:
+        parts.insert(0, _paragraph(view.error.message, "error"))
+    if view.left_out:
+        parts.append(_paragraph(f"Server extensions of yours that it does not load: {', '.join(view.left_out)}."))
+    if view.safe_mode:
+        parts.insert(0, _paragraph(view.safe_mode.message, "error"))
+    if view.not_answering:
+        parts.insert(0, _paragraph(view.not_answering.message, "error"))
+        return f"{view.name} does not answer", parts
+    return f"{view.name} is running{' in safe mode' if view.safe_mode else ''}", parts
 
 
 def _stopping(say: _Say) -> tuple[str, list[str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -26,6 +26,7 @@ from chalicelib.log import about, note
 from chalicelib.model import EMAIL, SLACK, Notebook, User
 from chalicelib.orphans import Resource
 from chalicelib.retention import expiry
+from chalicelib.views import NotebookView
 
 # Longer than the workflows try to tell: what is untold by then, they have given up.
 OVERDUE = timedelta(minutes=10)
@@ -61,7 +62,10 @@ class Telling:
         if caught_up:
             self._users.mark(notebook.owner, "untold", notebook_id)
         confirmed = self._begin_email(notebook) if EMAIL in notebook.notify else False
-        self._publish(notebook, kind, notebook.notify, now, execution)
+        view = self._publish(notebook, kind, notebook.notify, now, execution)
+        if kind in ("ready", "started") and view.safe_mode is not None:
+            # The sweep would tell it again.
+            self._notebooks.note_safe_mode(notebook_id, asdict(view.safe_mode))
         if confirmed:
             self._notebooks.set_notification(notebook_id, EMAIL, "sent")
         if caught_up:
@@ -146,12 +150,13 @@ class Telling:
 
     def _publish(
         self, notebook: Notebook, kind: str, channels: Sequence[str], now: datetime, execution: str | None = None
-    ) -> None:
+    ) -> NotebookView:
         owner = self._users.get(notebook.owner)
+        view = self._showing.one(notebook, owner, now)
         about = messages.About(
             notebook=notebook,
             owner=owner,
-            view=self._showing.one(notebook, owner, now),
+            view=view,
             prices=self._showing.prices,
             region=self._showing.settings.region,
             now=now,
@@ -159,6 +164,7 @@ class Telling:
             reason=self._showing.reason(notebook, now) if kind in messages.REPEATED else None,
         )
         self._topic.publish(replace(messages.compose(kind, about, channels), execution=execution))
+        return view
 
 
 def _overdue(notebook: Notebook, now: datetime) -> bool:

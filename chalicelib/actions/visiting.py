@@ -77,7 +77,7 @@ class Visits:
         if not links.opens(key, found.owner.secret if found else "", notebook) or found is None:
             raise NotFound("There is nothing behind this link. It may be mistyped, or a newer one has replaced it.")
         to = links.destination(found.notebook)
-        if to is not None and not stay:
+        if to is not None and not stay and self._showing.one(found.notebook, None, now).not_answering is None:
             return Redirect(to)
         return self._page(found, key, now)
 
