@@ -2,7 +2,8 @@
 # and root (or sudo) on Debian or Ubuntu: everything else they install themselves.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-PYTHON ?= python3
+# Not said: python3, and to deploy the newest that Lambda has (local/setup.sh).
+PYTHON ?=
 VENV := .venv
 BIN := $(VENV)/bin
 
@@ -18,7 +19,9 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || ! command -v sudo >/dev/null || echo sudo
 # An ordinary user's PATH on Debian leaves out where mount, chroot and debootstrap are.
 ROOT := $(SUDO) env "PATH=$$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
-.PHONY: help demo local test test-long lint bench package deploy destroy policy picture clean
+.PHONY: another-python help demo local test test-long lint bench package deploy smoke destroy policy picture clean
+
+another-python:
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | while IFS='|' read -r name text; do \
@@ -28,6 +31,13 @@ help: ## what can be made
 $(VENV)/.setup-demo $(VENV)/.setup-deploy: requirements.txt requirements-local.txt pyproject.toml local/setup.sh
 $(VENV)/.setup-lint $(VENV)/.setup-test: requirements.txt requirements-local.txt requirements-dev.txt pyproject.toml local/setup.sh
 $(VENV)/.setup-test: requirements-scan.txt package.json package-lock.json
+# Another Python is asked for than that of the environment: it is set up anew.
+VERSION := import sys; print(sys.version_info[:2])
+ifneq ($(PYTHON),)
+ifneq ($(shell "$(PYTHON)" -c '$(VERSION)' 2>/dev/null),$(shell $(BIN)/python -c '$(VERSION)' 2>/dev/null))
+$(VENV)/.setup-demo $(VENV)/.setup-deploy $(VENV)/.setup-lint $(VENV)/.setup-test: another-python
+endif
+endif
 $(VENV)/.setup-%:
 	@PYTHON="$(PYTHON)" bash local/setup.sh $* $(VENV)
 	@touch $@
@@ -61,6 +71,9 @@ deploy: $(VENV)/.setup-deploy ## into your AWS account, again to update: STAGE=�
 		--open-to-the-world '$(OPEN_TO_THE_WORLD)' --operators-email '$(OPERATORS_EMAIL)' --key-name '$(KEY_NAME)' \
 		--installer-url '$(INSTALLER_URL)' --installer-sha256 '$(INSTALLER_SHA256)' --slack-origin '$(SLACK_ORIGIN)' \
 		--instance-types '$(INSTANCE_TYPES)'
+
+smoke: $(VENV)/.setup-deploy ## see on AWS what only an account can show, some cents: STAGE=… [REGION=… INSTANCE_TYPE=… EMAIL=…]
+	@$(BIN)/python -m deploy smoke --stage '$(STAGE)' --region '$(REGION)' --url '$(URL)' --instance-type '$(INSTANCE_TYPE)' --email '$(EMAIL)'
 
 destroy: $(VENV)/.setup-deploy ## take it away, with all that bills: STAGE=… [REGION=… FORCE=yes-delete-notebooks]
 	@$(BIN)/python -m deploy destroy --stage '$(STAGE)' --region '$(REGION)' --force '$(FORCE)'

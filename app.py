@@ -33,6 +33,7 @@ from chalicelib.actions import (
     linking,
     reading,
     resetting,
+    settling,
     stopping,
     telling,
     visiting,
@@ -53,8 +54,9 @@ from chalicelib.aws.topic import Topic
 from chalicelib.aws.users import UsersTable
 from chalicelib.aws.workflows import Workflows
 from chalicelib.commands import document_names
+from chalicelib.idle_words import hours as words
 from chalicelib.log import carried, invocation, logger
-from chalicelib.model import ExtendRequest, Notebook, User
+from chalicelib.model import LINK, ExtendRequest, Notebook, User
 from chalicelib.prices import catalogue
 from chalicelib.views import LaunchedView
 
@@ -199,6 +201,9 @@ def guard(incoming: Request, get_response: Callable[[Any], Response]) -> Respons
     if response.status_code >= 400 and "Content-Type" not in response.headers:
         document = problems.of_status(response.status_code, response.body["Message"])
         response = refusal_of(document, response.headers, incoming.path)
+    if incoming.method == "HEAD":
+        # The same answer without its body: nothing here does anything for a GET.
+        response.body = ""
     logger.info(
         "request",
         method=incoming.method,
@@ -335,6 +340,7 @@ def show_notebook(notebook_id: str) -> Response:
 def list_events(notebook_id: str) -> Response:
     limit, cursor = query("limit"), query("next")
     notebook = reading.owned(notebook_id, user(), notebooks())
+    settling.settle(notebook, notebooks(), ledger())
     return answer(asdict(reading.events(notebook, limit=limit, cursor=cursor, ledger=ledger())), 200)
 
 
@@ -343,13 +349,14 @@ def list_events(notebook_id: str) -> Response:
 def stop_notebook(notebook_id: str) -> Response:
     notebook = stopping.stop(
         reading.owned(notebook_id, user(), notebooks()),
-        user().name,
+        user().id,
+        f"{user().name} stopped it",
         now=now(),
         notebooks=notebooks(),
         workflows=workflows(),
         stop_arn=settings().stop_arn,
     )
-    note(notebook, "stop", user().name, f"{user().name} stopped it")
+    note(notebook, "stop", user().id, f"{user().name} stopped it")
     return shown(notebook)
 
 
@@ -357,7 +364,7 @@ def stop_notebook(notebook_id: str) -> Response:
 @refusable
 def start_notebook(notebook_id: str) -> Response:
     notebook = starting().start(reading.owned(notebook_id, user(), notebooks()), now())
-    note(notebook, "start", user().name, f"{user().name} started it")
+    note(notebook, "start", user().id, f"{user().name} started it")
     return shown(notebook)
 
 
@@ -368,7 +375,7 @@ def extend_notebook(notebook_id: str) -> Response:
     document = body.read_json(raw_body(), request().headers.get("content-type"))
     hours = ExtendRequest.from_json(document, user().max_extend_hours).hours
     notebook = extending.extend(notebook, hours, now=now(), notebooks=notebooks(), minute=settings().minute)
-    note(notebook, "extend", user().name, f"{user().name} asked for {hours:g} hours; {extending.kept(notebook)}")
+    note(notebook, "extend", user().id, f"{user().name} asked for {words(hours)}; {extending.kept(notebook)}")
     return shown(notebook)
 
 
@@ -384,7 +391,7 @@ def reset_password(notebook_id: str) -> Response:
         workflows=workflows(),
         password_arn=settings().password_arn,
     )
-    note(found.notebook, "password", user().name, f"{user().name} asked for another password")
+    note(found.notebook, "password", user().id, f"{user().name} asked for another password")
     view = showing().one(found.notebook, user(), now())
     return answer(asdict(LaunchedView.of_view(view, found.password, found.message, [])), 202)
 
@@ -394,7 +401,7 @@ def reset_password(notebook_id: str) -> Response:
 def renew_link(notebook_id: str) -> Response:
     notebook = reading.owned(notebook_id, user(), notebooks())
     renewed = linking.renew(notebook, api_url(), now=now(), notebooks=notebooks())
-    note(renewed, "link", user().name, f"{user().name} asked for a new link; the old ones ended")
+    note(renewed, "link", user().id, f"{user().name} asked for a new link; the old ones ended")
     return shown(renewed)
 
 
@@ -411,32 +418,33 @@ def delete_notebook(notebook_id: str) -> Response:
         terminate_arn=settings().terminate_arn,
     )
     if notebook.state == "terminating":
-        note(notebook, "delete", user().name, f"{user().name} deleted it")
+        note(notebook, "delete", user().id, f"{user().name} deleted it")
     return shown(notebook)
 
 
 # --- links, for people ---
 
 
-@app.route("/n/{notebook_id}", methods=["GET"], content_types=[])
+@app.route("/n/{notebook_id}", methods=["GET", "HEAD"], content_types=[])
 @refusable
 def visit(notebook_id: str) -> Response:
-    found = visits().look(notebook_id, query("k"), stay=query("stay") == "1", now=now())
-    return see(found.location) if isinstance(found, visiting.Redirect) else show_page(found)
+    return show_page(visits().look(notebook_id, query("k"), note=query("note"), now=now()))
 
 
-@app.route("/n/{notebook_id}/{action}", methods=["GET"], content_types=[])
+@app.route("/n/{notebook_id}/{action}", methods=["GET", "HEAD"], content_types=[])
 @refusable
 def ask(notebook_id: str, action: str) -> Response:
-    key, mail, done = query("k"), query("t"), query("d")
-    return show_page(visits().ask(notebook_id, action, mail=mail, done=done, key=key, now=now()))
+    key, mail, done, led = query("k"), query("t"), query("d"), query("note")
+    found = visits().ask(notebook_id, action, mail=mail, done=done, key=key, note=led, now=now())
+    return see(found.location) if isinstance(found, visiting.Redirect) else show_page(found, found.status)
 
 
 @app.route("/n/{notebook_id}/{action}", methods=["POST"], content_types=[])
 @refusable
 def act(notebook_id: str, action: str) -> Response:
     done = visits().act(notebook_id, action, raw_body(), request().headers.get("content-type"), now())
-    note(done.notebook, action if action != "wake" else "start", done.by, "somebody with its link asked for it")
+    if isinstance(done, visiting.Act):
+        note(done.notebook, action if action != "wake" else "start", LINK, done.reason)
     return see(done.location)
 
 
@@ -495,7 +503,14 @@ def tell_owner(event: dict[str, Any], _context: object) -> dict[str, object]:
     """Publishes the link, the failure, or the end of a notebook."""
     notebook_id, kind = str(event["id"]), str(event["kind"])
     # Read before: what fails after a message was published would have it published twice.
-    seen = figures.of(notebooks().get(notebook_id), kind)
+    notebook = notebooks().get(notebook_id)
+    seen = figures.of(notebook, kind)
+    try:
+        with as_unavailable("DynamoDB"):
+            settling.settle(notebook, notebooks(), ledger())
+    except errors.Unavailable as error:
+        # The message is more urgent: the lines wait in the record.
+        logger.error("not in the ledger yet", exc_info=error)
     published = messages().tell(notebook_id, kind, now(), execution=event.get("run"))
     logger.info("owner told", kind=kind, published=published, extra=seen)
     return {"published": published}

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from admin import slack, users
+from admin import refusals, slack, users
 from admin.deployment import Deployment
 from chalicelib.errors import AdminError
 
@@ -18,13 +18,17 @@ from chalicelib.errors import AdminError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command. Exit code: 0 done, 1 not done, 2 not understood."""
     options = _parser().parse_args(arguments)
+    region = options.region
     try:
-        _run(options, Deployment(options.stage, region=options.region))
+        deployment = Deployment(options.stage, region=region)
+        region = deployment.region
+        deployment.check()
+        _run(options, deployment)
     except AdminError as error:
         print(f"admin: {error.detail}", file=sys.stderr)
         return 1
     except (BotoCoreError, ClientError) as error:
-        print(f"admin: AWS refuses or does not answer: {error}", file=sys.stderr)
+        print(f"admin: {refusals.in_words(error, options.stage, region)}", file=sys.stderr)
         return 1
     return 0
 
@@ -62,10 +66,8 @@ def _run(options: argparse.Namespace, deployment: Deployment) -> None:
         _show_token(users.new_token(deployment, options.name))
     elif command == "user remove":
         users.remove_user(deployment, options.name)
-    elif command == "user list":
-        for user in users.list_users(deployment):
-            mail = f"{user.email} ({user.email_state})" if user.email else "-"
-            print(f"{user.name}\t{user.role}\t{len(user.active)}/{user.quota}\t{mail}\t{user.slack or '-'}")
+    elif command in ("user list", "user show"):
+        _show_users(deployment, options)
     elif command == "slack add":
         slack.add_channel(deployment, options.name, _read_address(), origin=options.origin)
     elif command == "slack remove":
@@ -73,6 +75,16 @@ def _run(options: argparse.Namespace, deployment: Deployment) -> None:
     else:
         for name in deployment.slack.names():
             print(name)
+
+
+def _show_users(deployment: Deployment, options: argparse.Namespace) -> None:
+    if options.command == "show":
+        for fact, value in users.facts(users.one(deployment, options.name)):
+            print(f"{fact:15}{value}")
+        return
+    for user in users.list_users(deployment):
+        mail = f"{user.email} ({user.email_state})" if user.email else "-"
+        print(f"{user.name}\t{user.role}\t{len(user.active)}/{user.quota}\t{mail}\t{user.slack or '-'}")
 
 
 def _show_token(token: str) -> None:
@@ -98,6 +110,7 @@ def _parser() -> argparse.ArgumentParser:
     user.add_parser("token", help="a new token; the old one is void").add_argument("name")
     user.add_parser("remove", help="remove one without notebooks").add_argument("name")
     user.add_parser("list", help="name, role, notebooks/quota, e-mail, Slack")
+    user.add_parser("show", help="everything about one; also tells who an id is").add_argument("name")
     channel = things.add_parser("slack", help="Slack channels").add_subparsers(dest="command", required=True)
     add = channel.add_parser("add", help="register a webhook; its address is read from standard input")
     add.add_argument("name")

@@ -28,6 +28,22 @@ class Deployment:
         self.stage = stage
         self._session = session or boto3.Session(region_name=region or os.environ.get("AWS_REGION") or None)
 
+    @property
+    def region(self) -> str | None:
+        """The region that is asked; None if none is known."""
+        found: str | None = self._session.region_name
+        return found
+
+    def check(self) -> None:
+        """Asks for a row of the deployment's table of users.
+
+        Without it a Slack channel could be registered for a deployment that is not there.
+
+        Raises:
+            ClientError: the table is not there, or these credentials may not read it.
+        """
+        self._session.client("dynamodb").scan(TableName=f"nod-{self.stage}-users", Limit=1)
+
     @cached_property
     def users(self) -> UsersTable:
         return UsersTable(self._session.client("dynamodb"), f"nod-{self.stage}-users")

@@ -55,10 +55,14 @@ def add_user(
     """
     if not re.fullmatch(tokens.USER_NAME, name):
         raise AdminError(f"{name!r} is no user name: 1 to 32 of a-z, 0-9 and hyphen, beginning with a letter.")
+    if re.fullmatch(tokens.USER_ID, name):
+        raise AdminError(f"{name!r} has the form of a user's id. Choose a name that nobody takes for one.")
     _check(deployment, email=email, slack=slack, quota=quota, allowed_types=allowed_types, role=role)
     _check_limits(keeps, max_extend_hours)
     secret = tokens.new_secret()
+    user_id = tokens.new_user_id()
     record: dict[str, object] = {
+        "id": user_id,
         "name": name,
         "token_sha256": tokens.fingerprint(secret),
         "secret": tokens.new_hmac_key(),
@@ -74,12 +78,12 @@ def add_user(
         raise AdminError(f"There is a user {name} already. Change it with: user change {name}")
     if email is not None:
         try:
-            _subscribe(deployment, name, email)
+            _subscribe(deployment, user_id, email)
         except Exception:
             # Whatever went wrong, a user without the address that was asked for would be half done.
-            deployment.users.remove(name)
+            deployment.users.remove(User.from_record(record))
             raise
-    return f"nod.{name}.{secret}"
+    return f"nod.{user_id}.{secret}"
 
 
 def change_user(
@@ -96,7 +100,7 @@ def change_user(
 ) -> None:
     """Changes what is given. An empty `email` or `slack` takes the channel away. A new quota without `keeps` sets that
     to 5 for each that may run, if it was so before. Raises AdminError."""
-    user = _user(deployment, name)
+    user = one(deployment, name)
     _check(deployment, email=email or None, slack=slack or None, quota=quota, allowed_types=allowed_types, role=role)
     _check_limits(keeps, max_extend_hours)
     changes: dict[str, object | None] = {}
@@ -114,33 +118,39 @@ def change_user(
         changes["role"] = role
     if slack is not None:
         changes["slack"] = slack or None
-    if changes and not deployment.users.update(name, changes):
-        raise AdminError(f"There is no user {name}.")
+    if changes and not deployment.users.update(user.id, changes):
+        raise _none(name)
     if email is not None and email != user.email:
         if email:
-            _subscribe(deployment, name, email)
+            _subscribe(deployment, user.id, email)
         else:
-            deployment.users.update(name, {"email": None, "email_subscription": None, "email_state": None})
+            deployment.users.update(user.id, {"email": None, "email_subscription": None, "email_state": None})
         if user.email_subscription is not None:
             deployment.topic.unsubscribe(user.email_subscription)
 
 
 def new_token(deployment: Deployment, name: str) -> str:
     """Gives a user a new token; the old one is void at once. Raises AdminError."""
+    user = one(deployment, name)
     secret = tokens.new_secret()
-    if not deployment.users.update(name, {"token_sha256": tokens.fingerprint(secret)}):
-        raise AdminError(f"There is no user {name}.")
-    return f"nod.{name}.{secret}"
+    if not deployment.users.update(user.id, {"token_sha256": tokens.fingerprint(secret)}):
+        raise _none(name)
+    return f"nod.{user.id}.{secret}"
 
 
 def remove_user(deployment: Deployment, name: str) -> None:
-    """Removes a user without notebooks. Raises AdminError if there are some: nobody could delete them then."""
-    user = _user(deployment, name)
-    if left := user.active | user.owned:
-        raise AdminError(f"{name} still has {', '.join(sorted(left))}. Delete these notebooks first.")
+    """Removes a user without notebooks. Raises AdminError if there are some: nobody could delete them then.
+
+    Whoever is added under the same name later is another user: nothing of this one is theirs.
+    """
+    user = one(deployment, name)
+    if not deployment.users.remove(user):
+        # Read again: a notebook may have been requested at this moment.
+        user = one(deployment, name)
+        left = ", ".join(sorted(user.active | user.owned)) or "notebooks that are just being deleted"
+        raise AdminError(f"{name} still has {left}. Delete these notebooks first.")
     if user.email_subscription is not None:
         deployment.topic.unsubscribe(user.email_subscription)
-    deployment.users.remove(name)
 
 
 def list_users(deployment: Deployment) -> list[User]:
@@ -148,18 +158,41 @@ def list_users(deployment: Deployment) -> list[User]:
     return sorted(deployment.users.all(), key=lambda user: user.name)
 
 
-def _user(deployment: Deployment, name: str) -> User:
-    user = deployment.users.get(name)
+def one(deployment: Deployment, name: str) -> User:
+    """The user with that name or id. Raises AdminError."""
+    users = deployment.users
+    # By the id too, which is what tags in AWS and log lines have.
+    user = users.get(name) if re.fullmatch(tokens.USER_ID, name) else users.named(name)
     if user is None:
-        raise AdminError(f"There is no user {name}.")
+        raise _none(name)
     return user
 
 
-def _subscribe(deployment: Deployment, name: str, email: str) -> None:
+def facts(user: User) -> list[tuple[str, str]]:
+    """What there is to say of a user, without their secrets."""
+    kept = f"{len(user.owned)} of {user.keeps}"
+    return [
+        ("name", user.name),
+        ("id", user.id),
+        ("role", user.role),
+        ("running", ", ".join((f"{len(user.active)} of {user.quota}", *sorted(user.active)))),
+        ("kept", ", ".join((kept, *sorted(user.owned - user.active)))),
+        ("types", ", ".join(user.allowed_types)),
+        ("may extend by", f"{user.max_extend_hours} hours"),
+        ("email", f"{user.email} ({user.email_state})" if user.email else "-"),
+        ("slack", user.slack or "-"),
+    ]
+
+
+def _none(name: str) -> AdminError:
+    return AdminError(f"There is no user {name}.")
+
+
+def _subscribe(deployment: Deployment, user_id: str, email: str) -> None:
     from botocore.exceptions import ClientError  # noqa: PLC0415 - beside its one use
 
     try:
-        arn = deployment.topic.subscribe_email(name, email)
+        arn = deployment.topic.subscribe_email(user_id, email)
     except ClientError as error:
         if error.response["Error"]["Code"] not in ("InvalidParameter", "InvalidParameterException"):
             raise
@@ -168,8 +201,9 @@ def _subscribe(deployment: Deployment, name: str, email: str) -> None:
             "and one that was not confirmed is free again after three days."
         ) from error
     changes = {"email": email, "email_subscription": arn, "email_state": "pending"}
-    if not deployment.users.update(name, changes):
-        raise AdminError(f"There is no user {name} any more.")
+    if not deployment.users.update(user_id, changes):
+        deployment.topic.unsubscribe(arn)
+        raise AdminError("The user was removed meanwhile.")
 
 
 def _check(

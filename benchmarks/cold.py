@@ -153,7 +153,7 @@ def exercise(cloud: Cloud) -> None:
     person = Person(cloud.api_url, cloud.token)
     boto3.client("dynamodb", endpoint_url=cloud.aws_url).update_item(
         TableName="nod-local-users",
-        Key={"name": {"S": "demo"}},
+        Key={"id": {"S": cloud.user_id}},
         UpdateExpression="SET quota = :many",
         ExpressionAttributeValues={":many": {"N": "1000"}},
     )

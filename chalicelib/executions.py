@@ -42,6 +42,13 @@ def start_name(notebook: Notebook) -> str:
     return f"{notebook.id}-start-{notebook.starts}"
 
 
+def password(notebook: Notebook, password_hash: str) -> Execution:
+    """Of the change of the password that the record counts last. `number`, as text: the newest change counts."""
+    places = {"instance_id": notebook.instance_id or "", "number": str(notebook.passwords)}
+    name = f"{notebook.id}-password-{notebook.passwords}"
+    return Execution(name, {**_whose(notebook), **places, "password_hash": password_hash})
+
+
 def delete(notebook: Notebook, requested_by: str) -> Execution:
     """Of the delete that the record counts last."""
     return Execution(delete_name(notebook), {**_whose(notebook), "requested_by": requested_by})

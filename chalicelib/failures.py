@@ -25,6 +25,7 @@ _VOLUMES = {"VolumeLimitExceeded", "MaxIOPSLimitExceeded"}
 _ADDRESSES = {"InsufficientFreeAddressesInSubnet", "AddressLimitExceeded"}
 _UNSUPPORTED = {"Unsupported", "UnsupportedOperation", "InvalidInstanceType", "InvalidFleetConfiguration"}
 _FORBIDDEN = {"UnauthorizedOperation", "AuthFailure", "OptInRequired", "PendingVerification", "Blocked"}
+_DENIED = {"AccessDeniedException", "AccessDenied", "UnauthorizedException", "AuthorizationErrorException"}
 _THROTTLED = {"RequestLimitExceeded", "Throttling", "ThrottlingException", "RequestThrottled"}
 # "Insufficient capacity." (StartInstances), "We currently do not have sufficient t3.medium capacity …" (RunInstances).
 _CAPACITY_WORDS = re.compile(
@@ -135,6 +136,8 @@ def explain_password(execution: Mapping[str, object]) -> Failure:
         why = "The machine's Systems Manager agent is offline"
     elif error in ("CommandPending", "States.Timeout"):
         why = "The machine did not answer in time"
+    elif _is_refusal(error, cause):
+        why = f"The AWS account refuses this: {_sentence(cause or error)}. Who runs this deployment has to permit it"
     else:
         why = _sentence(cause or error)
     return Failure("password_failed", f"The password was not changed, and the old one stays: {why}. Ask for it again.")
@@ -174,6 +177,8 @@ def _explain(status: str, error: str, cause: str) -> Failure:  # noqa: PLR0911 -
             "no_public_address",
             "The subnet gives its machines no public address. Who runs this deployment has to name public subnets.",
         )
+    if _is_refusal(error, cause):
+        return _forbidden(cause or error)
     if error.lower().startswith("ec2."):
         codes = [*re.findall(r"[A-Z][A-Za-z]+", cause), *(code for words, code in _WORDS if words.search(cause))]
         return _ec2(codes, cause)
@@ -203,20 +208,26 @@ def _command(cause: str) -> Failure:
 
 
 def _fleet(cause: str) -> Failure:
-    entries = _json(cause)
-    errors = [entry for entry in entries if isinstance(entry, dict)] if isinstance(entries, list) else []
-    codes = [_word(entry, "ErrorCode") for entry in errors]
-    return _ec2([code for code in codes if code], "; ".join(_word(entry, "ErrorMessage") for entry in errors[:3]))
+    """The cause has the codes of all rungs of the ladder and the first messages, or is CreateFleet's own `Errors`."""
+    refused = _json(cause)
+    if isinstance(refused, list):
+        errors = [entry for entry in refused if isinstance(entry, dict)]
+        names = {"codes": "ErrorCode", "messages": "ErrorMessage"}
+        refused = {key: [entry.get(name) for entry in errors] for key, name in names.items()}
+    if not isinstance(refused, dict):
+        refused = {}
+    return _ec2(_texts(refused.get("codes")), "; ".join(_texts(refused.get("messages"))[:3]))
+
+
+def _texts(value: object) -> list[str]:
+    return [one for one in value if isinstance(one, str) and one] if isinstance(value, list) else []
 
 
 def _ec2(codes: list[str], said: str) -> Failure:  # noqa: PLR0911 - one return a kind of refusal
     """One answer for the codes of all rungs. What a person can change comes before what only passes with time."""
     found = {code for code in codes if code in _KNOWN}
     if found & _FORBIDDEN:
-        return Failure(
-            "not_permitted",
-            f"The AWS account refuses this: {_trim(said)}. Who runs this deployment has to permit it.",
-        )
+        return _forbidden(said)
     if found & _LIMITS:
         return Failure(
             "vcpu_limit",
@@ -250,6 +261,22 @@ def _ec2(codes: list[str], said: str) -> Failure:  # noqa: PLR0911 - one return 
     return Failure(
         "create_failed",
         f"EC2 did not create the machine: {reason}. {_AGAIN}; if it fails again, tell who runs this deployment.",
+    )
+
+
+def _is_refusal(error: str, cause: str) -> bool:
+    """Whether AWS refused access. An SDK that does not know this error of a service has a general name for it."""
+    service, _, name = error.partition(".")
+    # EC2 says more than this in its words, and has its own codes for it.
+    if not name or service.lower() in ("ec2", "states"):
+        return False
+    return name in _DENIED or _FORBIDDEN_WORDS.search(cause) is not None
+
+
+def _forbidden(said: str) -> Failure:
+    return Failure(
+        "not_permitted",
+        f"The AWS account refuses this: {_sentence(said)}. Who runs this deployment has to permit it.",
     )
 
 

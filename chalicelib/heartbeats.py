@@ -26,11 +26,34 @@ _SOURCES = {"kernels": "kernel", "terminals": "terminal", "browsers": BROWSER}
 _LONGEST = 10**9
 _MOST_NAMES = 20
 _NAME = 40
+_DUE_JOBS = "due_jobs"
+_MOST_JOBS = 3
+_JOB_KINDS = ("cron", "timer")
 _MOST_FACTS = 16
 _KINDS = 3
 _WORDS = 2000
 # Of all facts, in bytes: some times what a monitor says. A stop has them in its line, and a line is at most an item.
 _MOST_BYTES = 4096
+# EBS has no volume that is larger: 64 TiB.
+_LARGEST_DISK_MIB = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Space:
+    """Room in the file system of the home, in MiB: what its owner may still write, and the whole."""
+
+    free_mib: int
+    size_mib: int
+
+
+@dataclass(frozen=True)
+class DueJob:
+    """A job of the notebook's user that runs only if the machine does: when, by what, and its program's name."""
+
+    at: datetime
+    what: str
+    """`cron` or `timer`."""
+    name: str
 
 
 @dataclass(frozen=True)
@@ -90,9 +113,27 @@ class Heartbeat:
     server: ServerStatus = ServerStatus()
 
     @property
+    def space(self) -> Space | None:
+        """Room on the disk; None where it is not told, or cannot be true."""
+        told = self.facts.get("disk")
+        if not isinstance(told, Mapping):
+            return None
+        free, size = _whole(told.get("free_mib")), _whole(told.get("size_mib"))
+        if free is None or size is None or not 0 <= free <= size <= _LARGEST_DISK_MIB or size == 0:
+            return None
+        return Space(free, size)
+
+    @property
     def told(self) -> bool:
         """Whether it can be told from the one before: one that cannot is no sign of life."""
         return self.boot_id is not None and self.beat is not None
+
+    @property
+    def due_jobs(self) -> tuple[DueJob, ...]:
+        """The user's jobs that are due next, the first one first. Only what can be one is in `facts`."""
+        found = self.facts.get(_DUE_JOBS)
+        jobs = [_job(one) for one in found] if isinstance(found, list) else []
+        return tuple(sorted((job for job in jobs if job is not None), key=lambda job: job.at))
 
     @classmethod
     def from_record(cls, record: object) -> Heartbeat | None:
@@ -155,7 +196,7 @@ def _facts(value: Mapping[object, object]) -> dict[str, object]:
     found: dict[str, object] = {}
     left = _MOST_BYTES
     for key in sorted(str(key) for key in value if _is_name(key))[:_MOST_FACTS]:
-        fact = _fact(value.get(key), _KINDS - 1)
+        fact = _jobs(value.get(key)) if key == _DUE_JOBS else _fact(value.get(key), _KINDS - 1)
         needs = rows.size(key) + rows.size(fact)
         # What does not fit is left out as a whole: half of it would be another fact.
         if fact is not None and needs <= left:
@@ -178,6 +219,23 @@ def _fact(value: object, depth: int) -> object:
     if depth and isinstance(value, list | tuple):
         return [fact for part in value[:_MOST_NAMES] if (fact := _fact(part, depth - 1)) is not None]
     return None
+
+
+def _jobs(value: object) -> list[object] | None:
+    """The jobs among what should be a list of them; None where there is none."""
+    given = value if isinstance(value, list | tuple) else []
+    jobs = [job for one in given[:_MOST_NAMES] if (job := _job(one)) is not None]
+    kept = sorted(jobs, key=lambda job: job.at)[:_MOST_JOBS]
+    return [{"at": times.to_text(job.at), "what": job.what, "name": job.name} for job in kept] or None
+
+
+def _job(value: object) -> DueJob | None:
+    if not isinstance(value, Mapping):
+        return None
+    at, what, name = _time(value.get("at")), value.get("what"), value.get("name")
+    if at is None or what not in _JOB_KINDS or not _is_name(name):
+        return None
+    return DueJob(at, str(what), str(name))
 
 
 def _decimal(value: object) -> int | Decimal | None:

@@ -23,6 +23,7 @@ _WAS = {
     "network": "a process of yours used the network",
     "gpu": "the GPU was in use",
 }
+_USED = {"cpu": "CPU", "disk": "disk", "network": "network"}
 _UNTOLD = {
     "input": "whether somebody types",
     "kernel": "what the kernels do",
@@ -55,15 +56,38 @@ class Words:
         day = "" if moment.date() == self._now.date() else f"{moment.day} {moment:%b} "
         return f"{day}{moment:%H:%M} UTC"
 
-    def idle(self, since: datetime, facts: Mapping[str, object], last_input: datetime | None) -> str:
-        """All that was looked at, and what was found."""
-        found = [f"no input since {self.time(last_input)}" if last_input else "no input in this run", _kernels(facts)]
-        if _count(facts, "terminals", "foreground", "waiting", "quiet"):
-            found.append("no command runs in a terminal")
-        found.append("no process of yours used CPU, disk or network")
-        if _count(facts, "browsers", "hidden"):
+    def idle(
+        self,
+        since: datetime,
+        facts: Mapping[str, object],
+        last_input: datetime | None,
+        *,
+        untold: Mapping[str, datetime] | None = None,
+        restarted: datetime | None = None,
+    ) -> str:
+        """All that was looked at, and what was found; first what could not be looked at (`untold`: since when), which
+        is not said to be idle. `restarted`: the last boot, where it is not the run's own."""
+        missing = untold or {}
+        found = []
+        if "input" not in missing:
+            here = f"since its machine restarted {self.time(restarted)}" if restarted else "in this run"
+            found.append(f"no input since {self.time(last_input)}" if last_input else f"no input {here}")
+        if "kernel" not in missing:
+            found.append(_kernels(facts))
+        if "terminal" not in missing and _count(facts, "terminals", "foreground", "waiting", "quiet"):
+            waiting = _count(facts, "terminals", "waiting")
+            found.append("what runs in a terminal only waits" if waiting else "no command runs in a terminal")
+        used = [word for name, word in _USED.items() if name not in missing]
+        if used:
+            found.append(f"no process of yours used {_joined(used, 'or')}")
+        if "browser" not in missing and _count(facts, "browsers", "hidden"):
             found.append("the page is open, but in a hidden tab or window")
-        return f"idle since {self.time(since)}: {', '.join(found)}"
+        idle = f"idle since {self.time(since)}: {', '.join(found)}" if found else ""
+        if not missing:
+            return idle
+        what = _joined(_UNTOLD.get(name, name) for name in sorted(missing))
+        said = f"{what} could not be told since {self.time(min(missing.values()))}, which counts as use only for hours"
+        return f"{said}; as far as can be told {idle}" if idle else said
 
     def recent(self, last: datetime, what: str | None) -> str:
         """Not long enough ago."""
@@ -74,8 +98,13 @@ class Words:
         page = "the page is open in a visible window" if visible else "the page is open, or was a moment ago"
         return f"{page}; idle since {self.time(since)}, patience until {self.time(until)}"
 
-    def grace(self, began: datetime, until: datetime) -> str:
-        """Nobody has come yet."""
+    def grace(self, began: datetime, until: datetime, *, restarted: bool = False) -> str:
+        """Nobody has come yet; or not again since its machine restarted."""
+        if restarted:
+            return (
+                f"its machine restarted {self.time(began)} and nobody has used it since; patience until "
+                f"{self.time(until)}"
+            )
         return f"it runs since {self.time(began)} and nobody has used it yet; patience until {self.time(until)}"
 
     def held(self, until: datetime, since: datetime) -> str:
@@ -89,9 +118,14 @@ class Words:
             return f"{said}, put off to {self.time(ends)} when you extended it"
         return f"{said}: it ends {self.time(ends)}" if ends is not None else said
 
-    def silent(self, heard: datetime, last: str | None) -> str:
-        """Nobody knows."""
+    def silent(self, heard: datetime, last: str | None, *, ended: bool = False) -> str:
+        """Nobody knows; `ended`: and has not known for so long that it is stopped."""
         known = f" (the last thing known: {last})" if last else ""
+        if ended:
+            return (
+                f"no heartbeat since {self.time(heard)}: whether it was in use could not be told, which counts as use "
+                f"only for hours{known}"
+            )
         return f"no heartbeat since {self.time(heard)}: whether it is in use is unknown, and unknown is not idle{known}"
 
     def unknown(self, signals: Mapping[str, datetime]) -> str:
@@ -100,6 +134,11 @@ class Words:
         return f"{what} is unknown just now, and unknown is not idle; it counts as use until at most " + self.time(
             max(signals.values())
         )
+
+
+def hours(number: float) -> str:
+    """`1 hour`, `2 hours`, `1.5 hours`."""
+    return f"{number:g} hour{'' if number == 1 else 's'}"
 
 
 def pages_hidden(facts: Mapping[str, object]) -> int:
@@ -124,6 +163,6 @@ def _count(facts: Mapping[str, object], name: str, *keys: str) -> int:
     return sum(count for key in keys if isinstance(count := group.get(key), int) and not isinstance(count, bool))
 
 
-def _joined(parts: Iterable[str]) -> str:
+def _joined(parts: Iterable[str], word: str = "and") -> str:
     *first, last = parts
-    return f"{', '.join(first)} and {last}" if first else last
+    return f"{', '.join(first)} {word} {last}" if first else last

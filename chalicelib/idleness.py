@@ -14,12 +14,12 @@ Three rules carry the rest:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
 from chalicelib import idle_words, times
-from chalicelib.heartbeats import ACTIVITY, BROWSER, Heartbeat
+from chalicelib.heartbeats import ACTIVITY, BROWSER, Heartbeat, Space
 from chalicelib.model import Notebook, SeenBeat, Warned
 
 KEEP, PROBE, WARN, STOP = "keep", "probe", "warn", "stop"
@@ -42,6 +42,10 @@ class Policy:
     minute: timedelta = timedelta(minutes=1)
     warning: int = 10
     """Notice before a stop; half the limit where that is less."""
+    sweep: int = 6
+    """How much earlier than that a warning is due: a sweep comes every 5 minutes, and not on the second. The sweep that
+    finds the warning due is then early enough for the stop to come at the limit. Never in the first half of the limit:
+    a short pause is not warned of."""
     patience: int = 30
     """How much longer a visible page makes the limit at the least; and how long a page counts that has gone."""
     hidden: int = 30
@@ -76,6 +80,9 @@ class Seen:
     beat: int | None
     at: datetime
     unknown: Mapping[str, datetime] = field(default_factory=dict)
+    restarted: datetime | None = None
+    """When the machine booted first since anybody or anything used it, of boots that were seen in this run. None: it
+    was used in this boot, or has not rebooted."""
 
     @classmethod
     def from_model(cls, seen: SeenBeat | None) -> Seen | None:
@@ -84,7 +91,8 @@ class Seen:
         if seen is None or at is None:
             return None
         since = {name: times.from_text(text) for name, text in seen.unknown.items()}
-        return cls(seen.boot_id, seen.beat, at, {name: moment for name, moment in since.items() if moment})
+        unknown = {name: moment for name, moment in since.items() if moment}
+        return cls(seen.boot_id, seen.beat, at, unknown, times.from_text(seen.restarted))
 
     def to_record(self) -> dict[str, object]:
         """The map `seen` of the record."""
@@ -93,6 +101,8 @@ class Seen:
             record |= {"boot_id": self.boot_id, "beat": self.beat}
         if self.unknown:
             record["unknown"] = {name: times.to_text(since) for name, since in self.unknown.items()}
+        if self.restarted is not None:
+            record["restarted"] = times.to_text(self.restarted)
         return record
 
 
@@ -107,8 +117,9 @@ class GivenWarning:
 
     @classmethod
     def from_model(cls, warned: Warned | None) -> GivenWarning | None:
-        """None where there is none or its times cannot be read: then it has to be given again."""
-        if warned is None:
+        """None where there is none, its message is not out, or its times cannot be read: then it has to be given
+        again."""
+        if warned is None or not warned.told:
             return None
         at, stops_at = times.from_text(warned.at), times.from_text(warned.stops_at)
         return cls(at, stops_at, warned.code, warned.boot_id) if at and stops_at else None
@@ -183,6 +194,8 @@ class Shown:
     last_active_at: datetime | None
     last_activity: str | None
     stops_at: datetime | None
+    space: Space | None = None
+    """Room on its disk, as the machine told of it last in this run."""
 
 
 def observed(run: Run, heartbeat: Heartbeat | None, now: datetime) -> Seen | None:
@@ -195,7 +208,19 @@ def observed(run: Run, heartbeat: Heartbeat | None, now: datetime) -> Seen | Non
     # Two clocks of Lambda may differ: what was seen later was not seen earlier.
     at = max(now, before.at) if before else now
     since = before.unknown if before else {}
-    return Seen(heartbeat.boot_id, heartbeat.beat, at, {name: since.get(name, at) for name in heartbeat.unknown})
+    unknown = {name: since.get(name, at) for name in heartbeat.unknown}
+    return Seen(heartbeat.boot_id, heartbeat.beat, at, unknown, _restarted(before, heartbeat, at))
+
+
+def _restarted(before: Seen | None, heartbeat: Heartbeat, at: datetime) -> datetime | None:
+    """`Seen.restarted` after a new heartbeat that was seen first at `at`."""
+    if heartbeat.uptime is None:
+        return before.restarted if before else None
+    if any(heartbeat.ages[name] <= heartbeat.uptime for name in ACTIVITY if name in heartbeat.ages):
+        return None
+    if before is None or before.boot_id is None or before.boot_id == heartbeat.boot_id:
+        return before.restarted if before else None
+    return before.restarted or at - heartbeat.uptime
 
 
 def decide(run: Run, heartbeat: Heartbeat | None, policy: Policy, now: datetime) -> Decision:
@@ -206,7 +231,22 @@ def decide(run: Run, heartbeat: Heartbeat | None, policy: Policy, now: datetime)
 def shown(run: Run, heartbeat: Heartbeat | None, policy: Policy, now: datetime) -> Shown:
     """The same computation for GET, which decides nothing."""
     look = _Look(run, heartbeat, policy, now)
-    return Shown(look.last_active_at, look.last_activity, look.stops_at)
+    space = look.heartbeat.space if look.heartbeat else None
+    return Shown(look.last_active_at, look.last_activity, look.stops_at, space)
+
+
+def came_back(run: Run, code: str, heartbeat: Heartbeat | None, policy: Policy, now: datetime) -> Decision | None:
+    """Why a stop for want of use (`code`) that was begun at `run.decided_at`, and is not carried out yet, is not to be:
+    what the heartbeat shows by now. None where it shows nothing against it. `run`: as if it were ready still."""
+    seen, began = observed(run, heartbeat, now), run.decided_at or now
+    notice = min(policy.minutes(policy.warning), policy.minutes(run.idle_minutes) / 2)
+    # The record does not keep the warning that came before: it was given in time, and nobody had answered it.
+    warned = GivenWarning(began - notice, began, code, seen.boot_id if seen else None)
+    look = _Look(replace(run, warned=warned), heartbeat, policy, now)
+    # What is silent by now says nothing: perhaps it is off already.
+    fresh = look.heartbeat is not None and look.now - look.heard_at <= policy.minutes(policy.fresh)
+    decision = look.decision()
+    return decision if fresh and decision.action != STOP else None
 
 
 def heard(run: Run, heartbeat: Heartbeat | None, policy: Policy, now: datetime) -> tuple[Heartbeat | None, datetime]:
@@ -255,9 +295,27 @@ class _Look:
     def began_at(self) -> datetime:
         """Nothing was idle before it: the run, the first link, or a reboot since."""
         began = max(self.run.run_started_at, self.run.ready_at or self.run.run_started_at)
-        if self.heartbeat is not None and self.heartbeat.uptime is not None:
-            began = max(began, self.heard_at - self.heartbeat.uptime)
+        if self.booted_at is not None:
+            began = max(
+                began, self.booted_at if self.reboots_until is None else min(self.booted_at, self.reboots_until)
+            )
         return began
+
+    @property
+    def booted_at(self) -> datetime | None:
+        """When the machine booted last, as far as it says."""
+        if self.heartbeat is None or self.heartbeat.uptime is None:
+            return None
+        return self.heard_at - self.heartbeat.uptime
+
+    @property
+    def reboots_until(self) -> datetime | None:
+        """Until when a reboot counts as use: what was running before it cannot be told any more. A machine that reboots
+        again and again, and that nobody uses, ends as what is unknown does. None: it was used since, or has not
+        rebooted."""
+        if self.seen is None or self.seen.restarted is None or self.seen.restarted < self.run.run_started_at:
+            return None
+        return self.seen.restarted + self.cap - self.limit
 
     @cached_property
     def ages(self) -> dict[str, timedelta]:
@@ -266,11 +324,16 @@ class _Look:
         return {name: ages[name] for name in ACTIVITY if name in ages}
 
     @cached_property
-    def unknown(self) -> dict[str, datetime]:
-        """Signals that count as active because nobody can tell, and until when they do."""
+    def untold(self) -> dict[str, datetime]:
+        """Signals that nobody can tell, and since when."""
         if self.heartbeat is None or self.seen is None:
             return {}
-        until = {name: self.seen.unknown.get(name, self.now) + self.cap for name in self.heartbeat.unknown}
+        return {name: self.seen.unknown.get(name, self.now) for name in self.heartbeat.unknown}
+
+    @cached_property
+    def unknown(self) -> dict[str, datetime]:
+        """Those of them that count as active because of that, and until when they do."""
+        until = {name: since + self.cap for name, since in self.untold.items()}
         return {name: end for name, end in until.items() if self.now < end}
 
     @property
@@ -364,7 +427,7 @@ class _Look:
         warned = self.run.warned
         if warned is None or warned.code != self.soft_code or warned.at < self.run.run_started_at:
             return None
-        if warned.boot_id != (self.seen.boot_id if self.seen else None):
+        if warned.boot_id != (self.seen.boot_id if self.seen else None) and not self._reboots_are_over(warned.at):
             return None
         if self.run.hold_until is not None and self.run.hold_until > warned.stops_at:
             return None
@@ -372,6 +435,18 @@ class _Look:
             return None
         # A page that was opened since puts the stop off by far more than clocks differ by.
         return warned if self.soft_stop <= warned.stops_at + self.policy.minutes(self.policy.latest) else None
+
+    def _reboots_are_over(self, since: datetime) -> bool:
+        """Whether the reboots since then are of a machine that reboots again and again, and count as use no more. A
+        warning would never stand otherwise: the next boot is there before the stop."""
+        return (
+            self.seen is not None
+            and self.seen.restarted is not None
+            and self.seen.restarted <= since
+            and self.booted_at is not None
+            and self.reboots_until is not None
+            and self.reboots_until < self.booted_at
+        )
 
     @property
     def announced_stop(self) -> datetime:
@@ -385,7 +460,12 @@ class _Look:
         if self.silent:
             silence = self.heard_at + self.policy.minutes(self.policy.silence_warn)
             return max(silence, (self.run.hold_until or silence) - self.policy.minutes(self.policy.silence_warn))
-        return self.soft_stop - self.notice
+        latest = self.soft_stop - self.notice
+        # Not while the stop moves on with each heartbeat: with use, or with a page that is in sight.
+        calm = self.idle_from + self.limit / 2
+        if self.page_at is not None:
+            calm = max(calm, self.page_at + self.linger / 2)
+        return min(latest, max(latest - self.policy.minutes(self.policy.sweep), calm))
 
     @property
     def soft_end(self) -> datetime:
@@ -396,10 +476,10 @@ class _Look:
 
     @property
     def stops_at(self) -> datetime | None:
-        """The earliest stop as known now."""
+        """The earliest stop as known now: what is overdue comes with the next sweep, and lies in no past."""
         if self.run.state != "ready":
             return None
-        return self._first(self.soft_end)
+        return max(self.now, self._first(self.soft_end))
 
     def _first(self, soft: datetime) -> datetime:
         return min(soft, self.hard_stop) if self.hard_stop is not None else soft
@@ -439,7 +519,7 @@ class _Look:
         return Decision(
             action=action,
             code=code,
-            reason=self._reason(code),
+            reason=self._reason(action, code),
             stops_at=stops_at,
             last_active_at=self.last_active_at,
             last_activity=self.last_activity,
@@ -478,26 +558,38 @@ class _Look:
             return RECENTLY_ACTIVE
         return READING if self.now < self.patience_until else IDLE
 
-    def _reason(self, code: str) -> str:  # noqa: PLR0911 - one return a reason
+    def _reason(self, action: str, code: str) -> str:  # noqa: PLR0911 - one return a reason
         words = idle_words.Words(self.now)
         if self.run.state != "ready":
             return f"nothing to decide while it is {self.run.state}"
         if code == LIMIT:
             return words.limit(self.run.max_hours or 0, self.run.run_started_at, self.hard_stop, self.run.hold_until)
         if code == SILENT:
-            return words.silent(self.heard_at, self.last_activity)
+            return words.silent(self.heard_at, self.last_activity, ended=action == STOP)
         if code == ACTIVE:
             return self.last_activity or "active"
         if code == HELD and self.run.hold_until is not None:
             return words.held(self.run.hold_until, self.idle_from)
         if code == GRACE:
-            return words.grace(self.began_at, self.soft_stop)
+            return words.grace(self.began_at, self.soft_stop, restarted=self._restarted_in_this_run)
         if code == READING:
             return words.reading(self.idle_from, self.patience_until, visible=self._page_visible)
         tells = words.unknown(self.unknown) if self.unknown else None
         if code == RECENTLY_ACTIVE:
             return tells or words.recent(self.idle_from, self.last_activity)
-        return words.idle(self.idle_from, self.heartbeat.facts if self.heartbeat else {}, self.last_input_at)
+        return words.idle(
+            self.idle_from,
+            self.heartbeat.facts if self.heartbeat else {},
+            self.last_input_at,
+            untold=self.untold,
+            restarted=self.booted_at if self._restarted_in_this_run else None,
+        )
+
+    @property
+    def _restarted_in_this_run(self) -> bool:
+        """Whether it rebooted while it was ready. The boot that began the run is a moment after its beginning."""
+        began = max(self.run.run_started_at, self.run.ready_at or self.run.run_started_at)
+        return self.booted_at is not None and self.booted_at > began + self.policy.minutes(self.policy.latest / 3)
 
     @property
     def last_input_at(self) -> datetime | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
@@ -11,7 +12,7 @@ from typing import Any
 from chalicelib import links, times
 from chalicelib.costs import disk_month, last_run
 from chalicelib.errors import NodError
-from chalicelib.idle_words import Words
+from chalicelib.idle_words import Words, hours
 from chalicelib.model import PASSWORD_FAILED, SLACK, START_FAILED, STOP_FAILED, Failure, Notebook, User
 from chalicelib.prices import Catalogue
 from chalicelib.views import NotebookView
@@ -40,6 +41,8 @@ REPEATED = frozenset({"warned", "silent", "limit_near", "safe_mode", "not_answer
 # SNS: fewer than 100 ASCII characters, beginning with a letter, number or punctuation mark.
 _LONGEST_SUBJECT = 99
 _WIDTH = 79
+# What stands between backticks is a command, and one word: a command that is broken over lines is two wrong ones.
+_WORD = re.compile(r"(?:`[^`\n]*`|\S)+")
 
 
 @dataclass(frozen=True)
@@ -54,11 +57,14 @@ class Button:
 class Message:
     """A message as the topic gets it.
 
-    `paragraphs` begin with four spaces where they are to stay on a line of their own; `channels` are those that are to
-    deliver it; `notebook` is None where it is not about one, `execution` where no workflow's execution tells it.
+    `owner` is the user's name, for people; the topic's filters go by `owner_id`. `paragraphs` begin with four spaces
+    where their lines are to stay as they are: commands, which are never broken. The first says what happened, and the
+    links follow it: the first of `buttons` is the link for life. `channels` are those that are to deliver it;
+    `notebook` is None where it is not about one, `execution` where no workflow tells it.
     """
 
     owner: str
+    owner_id: str
     kind: str
     channels: tuple[str, ...]
     subject: str
@@ -71,8 +77,9 @@ class Message:
     @property
     def text(self) -> str:
         """The whole as plain text, for email."""
-        parts = [f"Hello {self.owner},", *(_wrap(paragraph) for paragraph in self.paragraphs)]
-        parts += [f"{button.text}:\n\n    {button.url}" for button in self.buttons]
+        said = [_wrap(paragraph) for paragraph in self.paragraphs]
+        shown = [f"{button.text}:\n\n    {button.url}" for button in self.buttons]
+        parts = [f"Hello {self.owner},", *said[:1], *shown, *said[1:]]
         width = max((len(name) for name, _ in self.facts), default=0)
         parts.append("\n".join(_fact(name, value, width) for name, value in self.facts))
         return "\n\n".join(part for part in parts if part) + "\n"
@@ -83,6 +90,7 @@ class Message:
             "id": self.notebook.id if self.notebook else None,
             "execution": self.execution,
             "owner": self.owner,
+            "owner_id": self.owner_id,
             "kind": self.kind,
             "channels": [channel for channel in self.channels if channel.startswith(SLACK)],
             "subject": self.subject,
@@ -142,6 +150,7 @@ def compose(kind: str, about: About, channels: Sequence[str]) -> Message:
     view = about.view
     return Message(
         owner=view.owner,
+        owner_id=view.owner_id,
         kind=kind,
         channels=tuple(channels),
         subject=subject[:_LONGEST_SUBJECT],
@@ -158,27 +167,40 @@ def disks(owner: User, notebooks: Sequence[Notebook], prices: Catalogue, region:
     known = [cost for cost in costs if cost is not None]
     total = _money(sum(known, Decimal(0)), prices.currency) if len(known) == len(costs) else None
     count = "One stopped notebook keeps its disk" if len(costs) == 1 else f"{len(costs)} stopped notebooks keep disks"
+    yours = "one stopped notebook" if len(costs) == 1 else f"{len(costs)} stopped notebooks"
+    disk = "Its disk costs" if len(costs) == 1 else "Their disks cost"
     words = Words(now)
     facts = [
         (
             notebook.name,
             f"{notebook.volume_gib} GiB, {_money(cost, prices.currency)} a month"
             + (f", stopped at {words.time(at)}" if (at := times.from_text(notebook.stopped_at)) else "")
-            + f"; nod delete {notebook.id}",
+            + f"\nnod delete {notebook.id}",
         )
         for notebook, cost in zip(notebooks, costs, strict=True)
     ]
     return Message(
         owner=owner.name,
+        owner_id=owner.id,
         kind=DISKS,
         channels=owner.channels,
-        subject=f"{count}, which costs {total} a month"[:_LONGEST_SUBJECT] if total else count,
+        subject=f"{count}, which cost{'s' if len(costs) == 1 else ''} {total} a month"[:_LONGEST_SUBJECT]
+        if total
+        else count,
         paragraphs=(
-            f"{count}. A disk costs by its size, used or not: "
-            + (f"{total} a month in all (list price, before tax)." if total else "its price here is not known."),
-            "Everything on them is kept until you delete the notebook. What you need no more, delete:",
+            f"You have {yours}. "
+            + (
+                f"{disk} {total} a month (list price, before tax)." if total else "What a disk costs here is not known."
+            ),
+            "A disk costs by its size, used or not. Everything on it is kept until you delete the notebook: delete "
+            "what you no longer need.",
         ),
         facts=tuple(facts),
+        buttons=tuple(
+            Button(f"Wake {notebook.name}, to see what is on its disk", link)
+            for notebook in notebooks
+            if (link := links.life_link(owner.secret, notebook))
+        ),
     )
 
 
@@ -186,28 +208,33 @@ def orphan(owner: User, kind: str, identifier: str, plan: str) -> Message:
     """Something of the user's in AWS that no notebook knows. `plan`: what will happen and when, a sentence."""
     return Message(
         owner=owner.name,
+        owner_id=owner.id,
         kind=ORPHAN,
         channels=owner.channels,
         subject=f"The {kind} {identifier} belongs to no notebook"[:_LONGEST_SUBJECT],
         paragraphs=(
-            f"in AWS there is the {kind} {identifier} in your name, and no notebook that uses it. It costs, and "
+            f"There is the {kind} {identifier} in AWS in your name, but no notebook that uses it. It costs money, and "
             "nobody can reach it through this service.",
             plan,
-            "Tell who runs this deployment if it holds something you need, or if it may go at once.",
+            "Tell your administrator if it holds something that you need, or if it can go at once.",
         ),
     )
 
 
 def blocks(message: Mapping[str, Any]) -> list[dict[str, object]]:
-    """Slack's Block Kit for what `Message.for_lambda` made: a heading, what happened, the links, the facts."""
+    """Slack's Block Kit for what `Message.for_lambda` made: a heading, what happened, the links, what to do, the facts.
+
+    A channel has many readers: the heading names the owner, whom the rest calls "you".
+    """
     found: list[dict[str, object]] = [
-        {"type": "header", "text": {"type": "plain_text", "text": str(message["subject"])[:150]}}
+        {"type": "header", "text": {"type": "plain_text", "text": f"{message['owner']}: {message['subject']}"[:150]}}
     ]
-    found.extend(_section(_paragraph(text)) for text in message["paragraphs"])
-    if message["buttons"]:
-        # Links, no Slack buttons: those would ask this service to answer Slack.
-        shown = (f"<{_slack(button['url'])}|{_slack(button['text'])}>" for button in message["buttons"])
-        found.append(_section("   ·   ".join(shown)))
+    said = [_section(_paragraph(text)) for text in message["paragraphs"]]
+    found.extend(said[:1])
+    # Links, no Slack buttons: those would ask this service to answer Slack. Ten of them fit into a section.
+    links_ = [f"<{_slack(button['url'])}|{_slack(button['text'])}>" for button in message["buttons"]]
+    found.extend(_section("   ·   ".join(links_[start : start + 10])) for start in range(0, min(len(links_), 200), 10))
+    found.extend(said[1:])
     # Slack shows at most ten fields a section.
     facts = [(str(name), str(value)) for name, value in message["facts"]]
     found.extend(_fields(*facts[start : start + 10]) for start in range(0, min(len(facts), 200), 10))
@@ -219,6 +246,7 @@ def slack_text(message: Mapping[str, Any]) -> str:
     return _slack(message["text"])
 
 
+_WARNING = "The page says what your browser will warn you of, and which fingerprint the certificate must have."
 _Content = tuple[str, list[str], list[tuple[str, str]], list[Button]]
 
 
@@ -261,29 +289,27 @@ class _Words:
 
     def stops(self) -> tuple[str, str]:
         """What ends this run by itself."""
-        said = f"by itself, after {self.view.idle_minutes} minutes without use; you are told before"
+        said = f"by itself, after {self.view.idle_minutes} minutes without use; you are told before that"
         started = times.from_text(self.view.run_started_at)
         if self.view.max_hours is None:
             return "Stops", said
-        hours = f"{self.view.max_hours} hours"
+        limit = hours(self.view.max_hours)
         if started is None:
-            return "Stops", f"{said}; and {hours} after its start, used or not"
+            return "Stops", f"{said}; and {limit} after its start, used or not"
         ends = started + 60 * self.view.max_hours * self.about.minute
-        return "Stops", f"{said}; and {self.at(ends)}, {hours} after its start, used or not"
+        return "Stops", f"{said}; and {self.at(ends)}, {limit} after its start, used or not"
 
-    def certificate(self) -> list[str]:
-        return [
-            "Your browser will warn you once: the certificate is the notebook's own. Look at the certificate in the "
-            "warning before you go on. Its SHA-256 fingerprint has to be",
-            f"    {self.view.certificate_sha256 or '(not known)'}",
-        ]
+    def certificate(self) -> tuple[str, str]:
+        return "Certificate", f"SHA-256 {self.view.certificate_sha256 or '(its fingerprint is not known)'}"
 
-    def address(self) -> str:
-        return f"    {self.view.url or '(its address is not known; see: nod show ' + self.view.id + ')'}"
+    def life(self, text: str) -> list[Button]:
+        """A button with the link for life: the first of every message that is about one notebook."""
+        return [Button(text, self.view.link)] if self.view.link else []
 
-    def life(self, text: str, query: str = "") -> list[Button]:
-        """A button with the link for life."""
-        return [Button(text, self.view.link + query)] if self.view.link else []
+    def by_hand(self, *verbs: str) -> list[str]:
+        """What does it from the owner's own computer, each command whole on a line of its own."""
+        lines = "\n".join(f"    nod {verb.replace('ID', self.view.id)}" for verb in verbs)
+        return ["On your own computer, in a terminal:", lines]
 
     def acting(self) -> list[Button]:
         """What one may want who is told of a stop."""
@@ -293,7 +319,7 @@ class _Words:
         found = [
             (text, links.action_link(owner.secret, action, notebook, self.now, until))
             for text, action in (
-                (f"Keep it {links.extend_hours(owner)} hours", links.EXTEND),
+                (f"Keep it {hours(links.extend_hours(owner))}", links.EXTEND),
                 ("Stop it now", links.STOP),
             )
         ]
@@ -331,32 +357,31 @@ class _Words:
 
 def _ready(words: _Words) -> _Content:
     paragraphs = [
-        f'your notebook "{words.name}" is ready:',
-        words.address(),
-        "Log in with the password that was shown, or that you chose, when you asked for the notebook. No message ever "
-        "holds it.",
+        f'Your notebook "{words.name}" is ready.',
+        "That link is for life. It leads to the notebook's page, where you open, keep, stop and wake it.",
+        "Log in with the password that you chose, or that was shown to you once, when you asked for the notebook. No "
+        "message ever contains it.",
         *words.safe_mode(),
-        *words.certificate(),
-        f"To keep it longer: nod extend {words.view.id} HOURS. To stop it: nod stop {words.view.id}. To remove it with "
-        f"its disk: nod delete {words.view.id}",
+        _WARNING,
+        *words.by_hand("extend ID 2", "stop ID", "delete ID"),
     ]
-    buttons = [
-        *words.life("Its link for life, which also wakes it"),
-        *words.life("Keep it longer, or stop it", "&stay=1"),
-    ]
-    return f"Notebook {words.name} is ready", paragraphs, [words.machine(), words.price(), words.stops()], buttons
+    facts = [words.machine(), words.price(), words.stops(), words.certificate()]
+    return f"Notebook {words.name} is ready", paragraphs, facts, words.life("Open it")
 
 
 def _started(words: _Words) -> _Content:
     paragraphs = [
-        f'your notebook "{words.name}" runs again, with everything on its disk:',
-        words.address(),
+        f'Your notebook "{words.name}" is running again, with everything on its disk.',
         *words.safe_mode(),
-        "Its address is new after each start, and its certificate with it. " + words.certificate()[0],
-        words.certificate()[1],
+        f"{_WARNING} Both its address and its certificate are new after each start.",
     ]
-    buttons = [*words.life("Its link for life"), *words.life("Keep it longer, or stop it", "&stay=1")]
-    return f"Notebook {words.name} runs again", paragraphs, [words.machine(), words.price(), words.stops()], buttons
+    facts = [words.machine(), words.price(), words.stops(), words.certificate()]
+    return (
+        f"Notebook {words.name} is running again",
+        paragraphs,
+        facts,
+        words.life("Open it, keep it longer or stop it"),
+    )
 
 
 def _stopped(words: _Words) -> _Content:
@@ -364,11 +389,11 @@ def _stopped(words: _Words) -> _Content:
     at = times.from_text(words.view.stopped_at)
     when = f" at {words.time(at)}" if at else ""
     paragraphs = [
-        f'your notebook "{words.name}" has stopped{when}: {stop.reason if stop else "no reason is known"}.',
-        "Everything on its disk is kept: your files and what you installed. What ran has ended: kernels, terminals, "
-        "and what was only in memory.",
-        f"It is there again about a minute after you wake it (nod start {words.view.id}). To remove it with its disk: "
-        f"nod delete {words.view.id}",
+        f'Your notebook "{words.name}" stopped{when}: {stop.reason.rstrip(".") if stop else "no reason is known"}.',
+        "It is back about a minute after you wake it.",
+        "Everything on its disk is kept: your files and what you installed. Whatever was running has ended: kernels, "
+        "terminals, and what was only in memory.",
+        *words.by_hand("start ID", "delete ID"),
     ]
     return f"Notebook {words.name} has stopped", paragraphs, [words.run_cost(), words.disk()], words.wake()
 
@@ -376,61 +401,57 @@ def _stopped(words: _Words) -> _Content:
 def _warned(words: _Words) -> _Content:
     at = words.stops_at()
     paragraphs = [
-        f'your notebook "{words.name}" will stop {words.at(at) if at else "soon"} if nobody uses it: {words.why()}.',
-        "Use it, and it stays. When it stops, its disk is kept, but what runs ends.",
+        f'Your notebook "{words.name}" will stop {words.at(at) if at else "soon"} if nobody uses it: {words.why()}.',
+        "If you use it, it stays. When it stops, its disk is kept, but whatever is running ends.",
     ]
     subject = f"Notebook {words.name} will stop {f'at {words.time(at)}' if at else 'soon'}"
-    return subject, paragraphs, [words.price()], [*words.acting(), *words.life("Open it")]
+    return subject, paragraphs, [words.price()], [*words.life("Open it"), *words.acting()]
 
 
 def _silent(words: _Words) -> _Content:
     at = words.stops_at()
     paragraphs = [
-        f'your notebook "{words.name}" is not heard of: {words.why()}.',
-        f"Unless it is heard of again, it will stop {words.at(at) if at else 'in some hours'}. Its disk is kept then. "
-        "Open it to see whether it still answers. If it does not, stop it and start it again.",
+        f'Your notebook "{words.name}" has gone silent: {words.why()}.',
+        f"Unless it is heard from again, it will stop {words.at(at) if at else 'in some hours'}. Its disk is kept. "
+        "Open it to see whether it still answers. If it does not, stop it and wake it again.",
     ]
-    return (
-        f"Notebook {words.name} is not heard of",
-        paragraphs,
-        [words.price()],
-        [*words.acting(), *words.life("Open it")],
-    )
+    buttons = [*words.life("Open it"), *words.acting()]
+    return f"Notebook {words.name} has gone silent", paragraphs, [words.price()], buttons
 
 
 def _limit_near(words: _Words) -> _Content:
     at = words.stops_at()
     paragraphs = [
-        f'your notebook "{words.name}" will stop {words.at(at) if at else "soon"}, used or not: {words.why()}.',
-        "When it stops, its disk is kept, but what runs ends. If that is too early, keep it longer.",
+        f'Your notebook "{words.name}" will stop {words.at(at) if at else "soon"}, used or not: {words.why()}.',
+        "When it stops, its disk is kept, but whatever is running ends. If that is too early, keep it longer.",
     ]
-    subject = f"Notebook {words.name} reaches its limit {words.time(at) if at else 'soon'}"
-    return subject, paragraphs, [words.price()], [*words.acting(), *words.life("Open it")]
+    subject = f"Notebook {words.name} reaches its limit {f'at {words.time(at)}' if at else 'soon'}"
+    return subject, paragraphs, [words.price()], [*words.life("Open it"), *words.acting()]
 
 
 def _safe_mode(words: _Words) -> _Content:
     paragraphs = [
-        f'your notebook "{words.name}" runs in safe mode.',
+        f'Your notebook "{words.name}" is running in safe mode.',
         *(words.safe_mode() or ["It runs with your configuration again."]),
         "Your files are untouched, and kernels and terminals have all that you installed.",
     ]
-    return f"Notebook {words.name} runs in safe mode", paragraphs, [], words.life("Open it")
+    return f"Notebook {words.name} is running in safe mode", paragraphs, [], words.life("Open it")
 
 
 def _not_answering(words: _Words) -> _Content:
     trouble = words.view.not_answering
     paragraphs = [
-        f'your notebook "{words.name}" does not answer.',
+        f'Your notebook "{words.name}" does not answer.',
         trouble.message if trouble else "It answers again by now.",
-        f"The machine still runs and costs. To stop it: nod stop {words.view.id}. To start it again after that: nod "
-        f"start {words.view.id}",
+        "The machine is still running, and costs.",
+        *words.by_hand("stop ID", "start ID"),
     ]
-    buttons = words.life("See how it is, or stop it", "&stay=1")
+    buttons = words.life("See how it is, or stop it")
     return f"Notebook {words.name} does not answer", paragraphs, [words.price()], buttons
 
 
 def _failed(words: _Words) -> _Content:
-    paragraphs = [f'your notebook "{words.name}" failed.', words.error()]
+    paragraphs = [f'Your notebook "{words.name}" could not be set up.', words.error()]
     return f"Notebook {words.name} failed", paragraphs, [words.code()], []
 
 
@@ -441,7 +462,7 @@ def _start_failed(words: _Words) -> _Content:
         reason = f"{stop.reason.rstrip('.')}." if stop and stop.code == START_FAILED else "No reason is known."
         error = Failure(START_FAILED, reason)
     paragraphs = [
-        f'your notebook "{words.name}" could not be started. It stays stopped, and its disk is untouched.',
+        f'Your notebook "{words.name}" could not be started. It stays stopped, and its disk is untouched.',
         error.message,
     ]
     return (
@@ -453,18 +474,21 @@ def _start_failed(words: _Words) -> _Content:
 
 
 def _stop_failed(words: _Words) -> _Content:
-    paragraphs = [f'your notebook "{words.name}" could not be stopped. It runs on, and costs.', words.error()]
+    paragraphs = [
+        f'Your notebook "{words.name}" could not be stopped. It is still running, and it still costs money.',
+        words.error(),
+    ]
     return (
         f"Notebook {words.name} could not be stopped",
         paragraphs,
         [words.code(), words.price()],
-        words.life("Try again", "&stay=1"),
+        words.life("Try again"),
     )
 
 
 def _password_failed(words: _Words) -> _Content:
     paragraphs = [
-        f'the new password of your notebook "{words.name}" could not be set. The one before still holds.',
+        f'The new password of your notebook "{words.name}" could not be set. The old one still works.',
         words.error(),
     ]
     return f"Notebook {words.name}: the password was not changed", paragraphs, [words.code()], words.life("Open it")
@@ -473,7 +497,7 @@ def _password_failed(words: _Words) -> _Content:
 def _terminated(words: _Words) -> _Content:
     so_far, currency = words.view.cost.so_far, words.view.cost.currency
     paragraphs = [
-        f'your notebook "{words.name}" is deleted. Its machine and its disk are removed, and cost nothing any more.'
+        f'Your notebook "{words.name}" is deleted. Its machine and its disk are gone and no longer cost anything.'
     ]
     if so_far is not None:
         paragraphs.append(f"In all it cost about {so_far:.2f} {currency} (list price, before tax).")
@@ -513,7 +537,8 @@ def _money(amount: Decimal | None, currency: str) -> str:
 
 
 def _fact(name: str, value: str, width: int) -> str:
-    lines = _wrap(value, _WIDTH - width - 2).splitlines()
+    """Lines of a value, of which commands are some, stay lines."""
+    lines = [line for part in value.splitlines() for line in _wrap(part, _WIDTH - width - 2).splitlines()]
     return "\n".join(f"{name if not index else '':{width}}  {line}" for index, line in enumerate(lines))
 
 
@@ -521,7 +546,7 @@ def _wrap(text: str, width: int = _WIDTH) -> str:
     if text.startswith("    "):
         return text
     lines, line = [], ""
-    for word in text.split():
+    for word in _WORD.findall(text):
         if line and len(line) + 1 + len(word) > width:
             lines.append(line)
             line = word
@@ -531,10 +556,11 @@ def _wrap(text: str, width: int = _WIDTH) -> str:
 
 
 def _paragraph(text: str) -> str:
+    """Lines that stay as they are become code, which Slack does not break either."""
     if not text.startswith("    "):
         return _slack(text)[:2900]
-    bare = text.strip()
-    return f"<{_slack(bare)}>" if bare.startswith("https://") else f"`{_slack(bare)}`"
+    lines = [line.strip() for line in text.splitlines()]
+    return f"`{_slack(lines[0])}`" if len(lines) == 1 else f"```{_slack(chr(10).join(lines))}```"
 
 
 def _section(text: str) -> dict[str, object]:

@@ -137,13 +137,29 @@ class LaunchRequest:
     purchase: str = "on-demand"
 
     @classmethod
-    def from_json(cls, body: Mapping[str, object]) -> LaunchRequest:
-        """Raises InvalidFields, which names every field that is wrong and what it may be."""
-        _check(body, REQUEST_FIELDS, _two_passwords(body))
+    def from_json(cls, body: Mapping[str, object], allowed_types: Iterable[str] | None = None) -> LaunchRequest:
+        """Reads a body; `allowed_types` are the types that its sender may have, None: any.
+
+        Whether the type is one of those is for `plan.resolve_type` to say. Here no other is proposed.
+
+        Raises:
+            InvalidFields: names every field that is wrong and what it may be.
+        """
+        _check(body, _request_fields(allowed_types), _two_passwords(body))
         values = dict(body)
         if isinstance(notify := values.get("notify"), list):
             values["notify"] = tuple(notify)
         return cls(**values)  # type: ignore[arg-type]  # each was checked against its kind above
+
+
+def _request_fields(allowed_types: Iterable[str] | None) -> dict[str, Field]:
+    if allowed_types is None:
+        return REQUEST_FIELDS
+    mine = set(allowed_types)
+    field_ = REQUEST_FIELDS["instance_type"]
+    known = tuple(catalogue().types)
+    choice = Choice(known, DEFAULT_TYPE, proposed=[type_ for type_ in known if type_ in mine])
+    return {**REQUEST_FIELDS, "instance_type": replace(field_, kind=choice)}
 
 
 PASSWORD_FIELDS: dict[str, Field] = {name: REQUEST_FIELDS[name] for name in ("password", "password_hash")}
@@ -195,6 +211,9 @@ class User:
     """A row of the table `users`. `quota`: how many notebooks may run at a time; `keeps`: how many may exist, stopped
     ones too. `max_extend_hours`: how far ahead a stop may be put off."""
 
+    id: str
+    """`us-` and 20 hex digits, for good. Everything that belongs to the user names them by it: after they are removed
+    somebody else may get their name."""
     name: str
     role: str
     quota: int
@@ -225,6 +244,7 @@ class User:
     def from_record(cls, record: Mapping[str, object]) -> User:
         """Reads a row. Unknown attributes are left alone: a later version may have written them."""
         return cls(
+            id=str(record["id"]),
             name=str(record["name"]),
             role=str(record["role"]),
             quota=rows.whole(record, "quota") or 0,
@@ -301,11 +321,18 @@ class SeenBeat:
     at: str
     unknown: Mapping[str, str] = field(default_factory=dict)
     """Since when each signal cannot be told."""
+    restarted: str | None = None
+    """When it rebooted first since it was used last."""
+
+
+LINK = "link"
+"""Who asked, where somebody came by a link: no more is known of them."""
 
 
 @dataclass(frozen=True)
 class Stop:
-    """Why a notebook stops or stopped, and who wanted it: a user, `sweep`, `monitor` or `outside`."""
+    """Why a notebook stops or stopped, and who wanted it: a user (by id in the record, by name in the API), `link`,
+    `sweep`, `monitor` or `outside`."""
 
     code: str
     reason: str
@@ -334,6 +361,7 @@ class Notebook:
 
     id: str
     owner: str
+    """Id of the user."""
     name: str
     state: str
     created_at: str
@@ -345,6 +373,8 @@ class Notebook:
     steps: Mapping[str, Mapping[str, object]]
     notify: tuple[str, ...]
     notifications: Mapping[str, str]
+    told: str | None = None
+    """Which execution published which kind of message last: one that asks again had its answer lost."""
     max_hours: int | None = None
     ready_at: str | None = None
     terminated_at: str | None = None
@@ -374,6 +404,9 @@ class Notebook:
     decided_at: str | None = None
     warned: Warned | None = None
     seen: SeenBeat | None = None
+    ledger_lines: tuple[Mapping[str, object], ...] = ()
+    """Lines that were written with a change of the record and are not in the ledger yet: `{at, action, code, by,
+    reason}`."""
     confirmed_at: str | None = None
     stopped_at: str | None = None
     stop: Stop | None = None
@@ -383,6 +416,17 @@ class Notebook:
     """Its server has not answered for minutes."""
     link_version: int = 0
     api_url: str | None = None
+    owner_name: str | None = None
+    """Name of the owner, for people to read; `owner` says who it is."""
+
+    @property
+    def owner_called(self) -> str:
+        """What people call the owner. Their id, where the record does not have the name."""
+        return self.owner_name or self.owner
+
+    def called(self, who: str) -> str:
+        """What people call `who`, a user's id or one of the product's own parts."""
+        return self.owner_called if who == self.owner else who
 
     @property
     def url(self) -> str | None:
@@ -421,6 +465,7 @@ class Notebook:
                 str(channel): str(state)
                 for channel, state in (notifications if isinstance(notifications, Mapping) else {}).items()
             },
+            told=rows.text(record, "told"),
             max_hours=rows.whole(record, "max_hours"),
             ready_at=rows.text(record, "ready_at"),
             terminated_at=rows.text(record, "terminated_at"),
@@ -448,6 +493,7 @@ class Notebook:
             decided_at=rows.text(record, "decided_at"),
             warned=_warned(rows.mapping(record, "warned")),
             seen=_seen(rows.mapping(record, "seen")),
+            ledger_lines=_lines(record.get("ledger_lines")),
             confirmed_at=rows.text(record, "confirmed_at"),
             stopped_at=rows.text(record, "stopped_at"),
             stop=_stop(rows.mapping(record, "stop")),
@@ -455,6 +501,7 @@ class Notebook:
             not_answering=_server_trouble(rows.mapping(record, "not_answering")),
             link_version=rows.whole(record, "link_version") or 0,
             api_url=rows.text(record, "api_url"),
+            owner_name=rows.text(record, "owner_name"),
         )
 
     def to_record(self) -> dict[str, object]:
@@ -466,6 +513,8 @@ class Notebook:
         }
         if not self.runs:
             del record["runs"]
+        if not self.ledger_lines:
+            del record["ledger_lines"]
         return record
 
 
@@ -501,6 +550,10 @@ def _runs(value: object) -> tuple[PastRun, ...]:
     return tuple(found)
 
 
+def _lines(value: object) -> tuple[Mapping[str, object], ...]:
+    return tuple(entry for entry in value if isinstance(entry, Mapping)) if isinstance(value, list) else ()
+
+
 def _warned(row: Mapping[str, object]) -> Warned | None:
     at, stops_at, code = (rows.text(row, key) for key in ("at", "stops_at", "code"))
     if not (at and stops_at and code):
@@ -511,7 +564,11 @@ def _warned(row: Mapping[str, object]) -> Warned | None:
 def _seen(row: Mapping[str, object]) -> SeenBeat | None:
     at = rows.text(row, "at")
     unknown = {str(name): since for name, since in rows.mapping(row, "unknown").items() if isinstance(since, str)}
-    return SeenBeat(rows.text(row, "boot_id"), rows.whole(row, "beat"), at, unknown) if at else None
+    return (
+        SeenBeat(rows.text(row, "boot_id"), rows.whole(row, "beat"), at, unknown, rows.text(row, "restarted"))
+        if at
+        else None
+    )
 
 
 def _stop(row: Mapping[str, object]) -> Stop | None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 
 from chalicelib import VERSION, links, paging
 from chalicelib.body import FORM, JSON, MAX_BYTES
 from chalicelib.model import MOST_EXTEND_HOURS, PASSWORD_FIELDS, REQUEST_FIELDS, STATES, STEP_STATES, extend_fields
+from chalicelib.pages import Note
 from chalicelib.problems import CONTENT_TYPE
 from chalicelib.schema import Field, Schema
 from chalicelib.tokens import IDEMPOTENCY_KEY
@@ -55,6 +56,7 @@ def _query(name: str, description: str, schema: Schema) -> Schema:
 
 
 _KEY = _query("k", "The key of the link for life.", {"type": "string", "pattern": f"^{links.LIFE_KEY}$"})
+_NOTE = _query("note", "What led to the page, which then says so.", {"type": "string", "enum": sorted(Note)})
 _LIMIT = _query(
     "limit",
     "Entries a page.",
@@ -73,7 +75,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         id="requestNotebook",
         summary="Request a notebook",
         description="Answers at once; the launch goes on, and GET shows its steps. A `password` that the server made "
-        "is in this answer only. Every field is optional; `{}` is a valid body.",
+        "is in this answer only. Every field is optional, and so is the body.",
         success=202,
         answer=LaunchedView,
         refusals=(400, 403, 409, 413, 415, 422),
@@ -194,8 +196,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/n/{notebook_id}"): Operation(
         id="visit",
         summary="The link for life",
-        description="On to the notebook (303) when it is ready, else a page that tells what it does, with a button to "
-        "wake it when it is stopped. Changes nothing.",
+        description="The notebook's own page: what it does, the way in with what the browser will warn of, and buttons "
+        "to keep, stop or wake it. Changes nothing.",
         success=200,
         answer=None,
         refusals=(404, 422),
@@ -203,14 +205,14 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         parameters=(
             _ID,
             _KEY,
-            _query("stay", "`1`: the page in any case, with buttons to keep and to stop it.", {"type": "string"}),
+            _NOTE,
         ),
         page=True,
     ),
     ("GET", "/n/{notebook_id}/{action}"): Operation(
         id="ask",
         summary="A link of a message",
-        description="A page with one button. Changes nothing.",
+        description="A page with one button; with the key, on (303) to the notebook's own page. Changes nothing.",
         success=200,
         answer=None,
         refusals=(403, 404, 410, 422),
@@ -221,16 +223,18 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
             _query("t", "The token of the message.", {"type": "string", "pattern": f"^{links.DATED_MAC}$"}),
             _query("d", "The token of the page before.", {"type": "string", "pattern": f"^{links.DATED_MAC}$"}),
             _KEY,
+            _NOTE,
         ),
         page=True,
     ),
     ("POST", "/n/{notebook_id}/{action}"): Operation(
         id="act",
         summary="A button of a page",
-        description="Does it, then goes on (303) to a page that tells what became of it.",
+        description="Does it, then goes on (303) to a page that tells what became of it. A button that is too old, or "
+        "that does not fit any more, leads there too, and the page says so.",
         success=303,
         answer=None,
-        refusals=(400, 403, 404, 409, 410, 413, 415, 422),
+        refusals=(400, 403, 404, 413, 415, 422),
         public=True,
         body="ActionForm",
         parameters=(_ID, _ACTION),
@@ -281,11 +285,12 @@ def document(routes: Iterable[tuple[str, str]], base: str) -> dict[str, object]:
         base: what stands before the paths on this host (API Gateway's stage), empty for nothing.
 
     Raises:
-        KeyError: a route is not described here.
+        KeyError: a route is not described here. HEAD is described by its GET.
     """
     paths: dict[str, dict[str, object]] = {}
     for method, path in sorted(routes, key=lambda route: (route[1], route[0])):
-        paths.setdefault(path, {})[method.lower()] = _operation(OPERATIONS[method, path])
+        described = _head(OPERATIONS["GET", path]) if method == "HEAD" else _operation(OPERATIONS[method, path])
+        paths.setdefault(path, {})[method.lower()] = described
     components: dict[str, Schema] = {
         "Problem": _PROBLEM,
         "LaunchRequest": _fields_of(REQUEST_FIELDS, one_of_passwords=True),
@@ -324,23 +329,37 @@ def _operation(operation: Operation) -> dict[str, object]:
         "operationId": operation.id,
         "summary": operation.summary,
         "description": operation.description,
-        "responses": {
-            **_successes(operation),
-            **{
-                str(status): _refusal(status, page=operation.page)
-                for status in sorted(
-                    {*operation.refusals, *(status for status in _ALWAYS if not _spared(operation, status))}
-                )
-            },
-        },
+        "responses": _responses(operation),
     }
     if operation.public:
         found["security"] = []
     if operation.parameters:
         found["parameters"] = list(operation.parameters)
     if operation.body:
-        found["requestBody"] = {"required": True, "content": {FORM if operation.page else JSON: _body(operation.body)}}
+        found["requestBody"] = {
+            "required": operation.body in _NEEDED,
+            "content": {FORM if operation.page else JSON: _body(operation.body)},
+        }
     return found
+
+
+def _responses(operation: Operation) -> dict[str, dict[str, object]]:
+    refusals = {*operation.refusals, *(status for status in _ALWAYS if not _spared(operation, status))}
+    return {
+        **_successes(operation),
+        **{str(status): _refusal(status, page=operation.page) for status in sorted(refusals)},
+    }
+
+
+def _head(get: Operation) -> dict[str, object]:
+    return {
+        **_operation(replace(get, id=f"{get.id}Head")),
+        "description": "As GET answers, without the body.",
+        "responses": {
+            status: {name: part for name, part in answer.items() if name != "content"}
+            for status, answer in _responses(get).items()
+        },
+    }
 
 
 def _body(component: str) -> dict[str, object]:
@@ -350,19 +369,21 @@ def _body(component: str) -> dict[str, object]:
     return found
 
 
-def _successes(operation: Operation) -> dict[str, object]:
+def _successes(operation: Operation) -> dict[str, dict[str, object]]:
     if not operation.page:
         words = "Accepted; it goes on" if operation.success == 202 else "As asked"
         return {str(operation.success): {"description": words, "content": {JSON: {"schema": _answer(operation)}}}}
-    on = {
+    on: dict[str, dict[str, object]] = {
         "303": {
             "description": _WORDS[303],
             "headers": {"Location": {"description": "Where", "schema": {"type": "string", "format": "uri-reference"}}},
         }
     }
-    if operation.id == "ask":
+    if operation.id.startswith("visit"):
         on = {}
-    page = {"200": {"description": "A page", "content": _HTML}} if operation.success == 200 else {}
+    page: dict[str, dict[str, object]] = {"200": {"description": "A page", "content": _HTML}}
+    if operation.success != 200:
+        page = {}
     return {**page, **on}
 
 
@@ -431,6 +452,8 @@ _FORM: Schema = {
         "k": {"type": "string", "pattern": f"^{links.LIFE_KEY}$", "description": "The key of the link for life."},
     },
 }
+_NEEDED = frozenset({"ExtendRequest", "ActionForm"})
+"""Bodies that have fields without a default: the others may be left out."""
 _EXAMPLES: dict[str, dict[str, object]] = {
     "LaunchRequest": {
         "default": {"summary": "All defaults", "value": {}},

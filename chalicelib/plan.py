@@ -22,6 +22,10 @@ INSTALLERS = {
 _IMAGE = "resolve:ssm:/aws/service/canonical/ubuntu/server/24.04/stable/current/{}/hvm/ebs-gp3/ami-id"
 _DEBIAN_ARCHITECTURE = {"x86_64": "amd64", "arm64": "arm64"}
 
+# CreateFleet takes 300 overrides. Each that EC2 refuses comes back with its launch template, up to 2 KB, and a workflow
+# holds 256 KiB.
+MOST_RUNGS = 60
+
 # When the sweep looks whether a launch still goes on, the first time.
 FIRST_LOOK = timedelta(minutes=15)
 
@@ -75,7 +79,7 @@ class LaunchPlan:
                     "DefaultTargetCapacityType": "on-demand",
                 },
                 "OnDemandOptions": {"AllocationStrategy": "prioritized"},
-                # The disk too, which may come loose: what bears no owner's name has nobody who could be asked. (EC2's
+                # The disk too, which may come loose: what names no owner has nobody who could be asked. (EC2's
                 # reference names only fleet and instance here; of an instant fleet it takes and keeps a volume's.)
                 "TagSpecifications": [
                     {"ResourceType": kind, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}
@@ -143,7 +147,8 @@ def new_notebook(
     moment = times.to_text(now)
     return Notebook(
         id=notebook_id,
-        owner=user.name,
+        owner=user.id,
+        owner_name=user.name,
         name=name,
         state="requested",
         created_at=moment,
@@ -199,7 +204,7 @@ def launch_plan(notebook: Notebook, user: User, prices: Catalogue, settings: Set
     architecture = prices.types[notebook.instance_type].architecture
     image = settings.image or _IMAGE.format(_DEBIAN_ARCHITECTURE[architecture])
     types = ladder(notebook.instance_type, user.allowed_types, prices, settings.region)
-    rungs = [(type_, subnet) for type_ in types for subnet in settings.subnet_ids]
+    rungs = [(type_, subnet) for type_ in types for subnet in settings.subnet_ids][:MOST_RUNGS]
     url, sha256 = INSTALLERS[architecture]
     if settings.installer_url is not None and settings.installer_sha256 is not None:
         url, sha256 = settings.installer_url, settings.installer_sha256
@@ -212,7 +217,6 @@ def launch_plan(notebook: Notebook, user: User, prices: Catalogue, settings: Set
                 float(rank),
                 image=image,
                 volume_gib=notebook.volume_gib,
-                key_name=settings.key_name,
             )
             for rank, (type_, subnet) in enumerate(rungs)
         ),
@@ -236,10 +240,8 @@ def warnings(instance_type: str, prices: Catalogue) -> list[str]:
     return []
 
 
-def _override(
-    instance_type: str, subnet: str, rank: float, *, image: str, volume_gib: int, key_name: str | None
-) -> dict[str, object]:
-    override: dict[str, object] = {
+def _override(instance_type: str, subnet: str, rank: float, *, image: str, volume_gib: int) -> dict[str, object]:
+    return {
         "InstanceType": instance_type,
         "SubnetId": subnet,
         "Priority": rank,
@@ -256,6 +258,3 @@ def _override(
             }
         ],
     }
-    if key_name is not None:
-        override["KeyName"] = key_name
-    return override

@@ -95,11 +95,14 @@ class Number:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of some strings. `refusals` gives the reason why a near value is not among them."""
+    """One of some strings."""
 
     values: Sequence[str]
     default: str | None = None
     refusals: dict[str, str] = field(default_factory=dict)
+    """Why a near value is not among them."""
+    proposed: Sequence[str] | None = None
+    """What a refusal proposes, where the caller may not have all of `values`."""
 
     def problems(self, name: str, value: object) -> Iterator[FieldError]:
         if not isinstance(value, str):
@@ -109,7 +112,7 @@ class Choice:
 
     @property
     def allowed(self) -> str:
-        return ", ".join(self.values)
+        return ", ".join(self.values if self.proposed is None else self.proposed) or "none"
 
     def schema(self) -> Schema:
         found: Schema = {"type": "string", "enum": list(self.values)}

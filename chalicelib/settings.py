@@ -38,7 +38,6 @@ class Settings:
     installer_sha256: str | None
     image: str | None
     slack_origin: str
-    key_name: str | None
     minute: timedelta
     """How long a minute of limits, warnings and heartbeats lasts: less than 60 s only where one tries it out."""
     api_url: str | None
@@ -85,7 +84,6 @@ class Settings:
             installer_sha256=sha256,
             image=env.get("NOD_IMAGE") or None,
             slack_origin=(env.get("NOD_SLACK_ORIGIN") or "https://hooks.slack.com").rstrip("/"),
-            key_name=env.get("NOD_KEY_NAME") or None,
             minute=minute_of(env.get("NOD_MINUTE_SECONDS") or "60"),
             api_url=(env.get("NOD_API_URL") or "").rstrip("/") or None,
         )

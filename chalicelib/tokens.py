@@ -1,4 +1,5 @@
-"""Tokens: `nod.USER.SECRET`. Only the SHA-256 of SECRET is stored: 256 random bits need no slow hash."""
+"""Tokens: `nod.USER.SECRET`, where USER is the user's id: a name may belong to somebody else tomorrow. Only the SHA-256
+of SECRET is stored: 256 random bits need no slow hash."""
 
 from __future__ import annotations
 
@@ -12,13 +13,14 @@ from typing import AnyStr
 
 IDEMPOTENCY_KEY = r"[\x21-\x7e]{1,255}"
 USER_NAME = r"[a-z][a-z0-9-]{0,31}"
+USER_ID = r"us-[0-9a-f]{20}"
 _TOKEN = re.compile(rf"nod\.({USER_NAME})\.([A-Za-z0-9_-]{{43}})")
 _NOTEBOOK_ID = re.compile(r"nb-[0-9a-f]{20}")
 
 
 @dataclass(frozen=True)
 class Token:
-    """The two parts of a token. `secret` never leaves the process."""
+    """The two parts of a token: the user's id, and the `secret`, which never leaves the process."""
 
     user: str
     secret: str
@@ -34,6 +36,11 @@ def parse_authorization(header: str | None) -> Token | None:
     scheme, _, credentials = header.partition(" ")
     found = _TOKEN.fullmatch(credentials.strip()) if scheme.lower() == "bearer" else None
     return Token(found[1], found[2]) if found else None
+
+
+def new_user_id() -> str:
+    """`us-` and 20 hex digits, at random: 80 bits, so that no two users ever share one."""
+    return f"us-{secrets.token_hex(10)}"
 
 
 def new_secret() -> str:
@@ -57,11 +64,11 @@ def new_hmac_key() -> str:
     return base64.b64encode(secrets.token_bytes(32)).decode("ascii")
 
 
-def notebook_id(hmac_key: str, owner: str, idempotency_key: str | None) -> str:
-    """`nb-` and 20 hex digits: the same for the same owner and key, random without a key."""
+def notebook_id(hmac_key: str, user_id: str, idempotency_key: str | None) -> str:
+    """`nb-` and 20 hex digits: the same for the same user and key, random without a key."""
     if idempotency_key is None:
         return f"nb-{secrets.token_hex(10)}"
-    return f"nb-{_hmac(hmac_key, b'id', owner.encode(), idempotency_key.encode())[:20]}"
+    return f"nb-{_hmac(hmac_key, b'id', user_id.encode(), idempotency_key.encode())[:20]}"
 
 
 def is_notebook_id(text: str) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 
 from chalicelib import rows, times
 from chalicelib.costs import Cost, cost, run_started
+from chalicelib.heartbeats import Space
 from chalicelib.idleness import Shown
 from chalicelib.model import STEPS, Failure, Notebook, ServerTrouble, Stop
 from chalicelib.prices import Catalogue
@@ -51,11 +52,25 @@ class Trouble:
 
 
 @dataclass(frozen=True)
+class Disk:
+    """Room on the disk of a running notebook, in GiB: what may still be written, and the whole."""
+
+    free_gib: float
+    size_gib: float
+
+    @classmethod
+    def of(cls, space: Space) -> Disk:
+        """Rounded down, so that what is full is not told to have room."""
+        return cls(space.free_mib * 100 // 1024 / 100, space.size_mib * 100 // 1024 / 100)
+
+
+@dataclass(frozen=True)
 class NotebookView:
     """The notebook as GET shows it. null: not known, or not so in this state."""
 
     id: str
     owner: str
+    owner_id: str
     name: str
     state: str
     steps: list[Step]
@@ -66,6 +81,7 @@ class NotebookView:
     instance_id: str | None
     address: str | None
     volume_gib: int
+    disk: Disk | None
     idle_minutes: int
     max_hours: int | None
     environment: str
@@ -111,7 +127,8 @@ class NotebookView:
             health = ServerHealth(notebook.safe_mode, notebook.not_answering)
         return cls(
             id=notebook.id,
-            owner=notebook.owner,
+            owner=notebook.owner_called,
+            owner_id=notebook.owner,
             name=notebook.name,
             state=notebook.state,
             steps=[_step(notebook, name) for name in STEPS],
@@ -122,6 +139,7 @@ class NotebookView:
             instance_id=notebook.instance_id,
             address=notebook.address,
             volume_gib=notebook.volume_gib,
+            disk=Disk.of(shown.space) if shown and shown.space else None,
             idle_minutes=notebook.idle_minutes,
             max_hours=notebook.max_hours,
             environment=notebook.environment,
@@ -133,7 +151,7 @@ class NotebookView:
             stops_at=_time(shown.stops_at) if shown else None,
             hold_until=_ahead(notebook.hold_until, now),
             stopped_at=notebook.stopped_at if down else None,
-            stop=notebook.stop if down or notebook.state == "stopping" else None,
+            stop=_stop(notebook) if down or notebook.state == "stopping" else None,
             safe_mode=Trouble.of(health.safe_mode),
             not_answering=Trouble.of(health.not_answering),
             left_out=list(health.left_out),
@@ -193,7 +211,8 @@ class Health:
 
 @dataclass(frozen=True)
 class Event:
-    """One decision about a notebook, or what someone did to it. `by`: a user, `sweep`, `monitor` or `outside`.
+    """One decision about a notebook, or what someone did to it. `by`: a user, `link` (someone with the link),
+    `sweep`, `monitor` or `outside`.
 
     `signals` are what it was decided by: `ages` of what was last active (seconds), `facts`, limits.
     """
@@ -217,6 +236,11 @@ class EventList:
 
 def _time(moment: datetime | None) -> str | None:
     return times.to_text(moment) if moment is not None else None
+
+
+def _stop(notebook: Notebook) -> Stop | None:
+    stop = notebook.stop
+    return replace(stop, by=notebook.called(stop.by)) if stop is not None else None
 
 
 def _ahead(text: str | None, now: datetime) -> str | None:

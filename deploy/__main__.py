@@ -1,4 +1,4 @@
-"""`python -m deploy`: package, deploy, destroy, policy, picture. What `make` runs."""
+"""`python -m deploy`: package, deploy, smoke, destroy, policy, picture. What `make` runs."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import os
 import sys
 import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deploy import inputs, permissions, picture
+from deploy import inputs, permissions, picture, runtimes
 from deploy.deployment import deploy
 from deploy.destroy import destroy
 from deploy.errors import DeployError
@@ -32,7 +33,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nInterrupted. What CloudFormation has begun goes on; run this again to see.", file=sys.stderr)
+        if options.command != "smoke":
+            print("\nInterrupted. What CloudFormation has begun goes on; run this again to see.", file=sys.stderr)
         return 130
     except (BotoCoreError, ClientError) as error:
         print(f"AWS refuses or does not answer: {error}", file=sys.stderr)
@@ -49,10 +51,17 @@ def _run(options: argparse.Namespace) -> None:
         for path in permissions.write(_session(), stage, options.region, options.account, Path(options.folder)):
             print(path)
         return
+    if options.command == "smoke":
+        from deploy.smoke import command  # noqa: PLC0415 - nothing else needs what it imports
+
+        command.run(_session(), options, stage, clock=time, say=_say)
+        return
     if options.command == "destroy":
         destroy(_session(), options.region, stage, options.force, sleep=time.sleep, say=_say)
         return
     cidrs = inputs.cidrs(options.cidr, options.open_to_the_world)
+    if (known := runtimes.note(runtimes.of_python(), datetime.now(UTC).date())) is not None:
+        print(known, file=sys.stderr, flush=True)
     if options.command == "package":
         path = package(stage, cidrs or (), Path(options.folder))
         print(f"{path}; port 8888 for {', '.join(cidrs or ()) or 'nobody (say CIDR=…)'}")
@@ -93,6 +102,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, words in (
         ("package", "template and code into build/package"),
         ("deploy", "create or update the deployment"),
+        ("smoke", "launch, use, stop, wake and delete one notebook, and say what was seen"),
         ("destroy", "take the deployment away"),
         ("policy", "the IAM policies for who deploys and who adds users, into build/policy"),
         ("picture", "draw docs/architecture.svg"),
@@ -100,7 +110,7 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=words)
         if name != "picture":
             command.add_argument("--stage", default="", help="its name")
-        if name in ("deploy", "destroy", "policy"):
+        if name in ("deploy", "smoke", "destroy", "policy"):
             command.add_argument("--region", default="", help="else that of the AWS configuration")
         if name in ("package", "deploy"):
             command.add_argument("--folder", default=str(PACKAGE))
@@ -113,6 +123,10 @@ def _parser() -> argparse.ArgumentParser:
             )
             for option in ("operators-email", "installer-url", "installer-sha256", "key-name", "slack-origin"):
                 command.add_argument(f"--{option}", default="")
+        if name == "smoke":
+            command.add_argument("--url", default="", help="the API's address, where no stack names it")
+            command.add_argument("--instance-type", default="", help="what to launch, else what a user gets by default")
+            command.add_argument("--email", default="", help="where this run's messages go")
         if name == "destroy":
             command.add_argument("--force", default="")
         if name == "policy":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,18 +20,26 @@ from deploy.errors import PackageError
 # Both run in a Python of their own: what is loaded already would hide what a function loads, and by what is interned
 # it even changes the bytes that come out.
 _LOADED = """
-import importlib, json, os, pathlib, sys
-task = pathlib.Path(sys.argv[1])
-sys.path[:0] = [str(task)]
-sys.path.append(sys.argv[2])
+import importlib, importlib.machinery, json, os, pathlib, sys
+task, packages = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 sys.dont_write_bytecode = True
 os.environ["NOD_STAGE"] = "package"
+foreign = set(json.loads(sys.argv[3]))
+
+# Compiled code of Lambda's machine, which this one cannot load: what is installed here stands in for it.
+class Here:
+    def find_spec(name, path=None, target=None):
+        return importlib.machinery.PathFinder.find_spec(name, [str(packages)]) if name in foreign else None
+
+sys.meta_path.insert(0, Here)
+sys.path[:0] = [str(task)]
+sys.path.append(str(packages))
 importlib.import_module("app")
 for path in sorted((task / "chalicelib").rglob("*.py")):
     importlib.import_module(".".join(path.relative_to(task).with_suffix("").parts).removesuffix(".__init__"))
 files = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
-ours = [pathlib.Path(file) for file in files if file.startswith(f"{task}/") and file.endswith(".py")]
-print(json.dumps(sorted(str(path.relative_to(task)) for path in ours)))
+names = {file.removeprefix(f"{root}/") for file in files for root in (task, packages) if file.startswith(f"{root}/")}
+print(json.dumps(sorted(name for name in names if name.endswith(".py") and (task / name).is_file())))
 """
 _COMPILE = """
 import importlib.util, json, py_compile, sys
@@ -53,8 +62,19 @@ def add(task: Path) -> None:
         PackageError: a module does not import.
     """
     packages = str(Path(botocore.__file__).parents[1])
-    names = json.loads(_run(_LOADED, [str(task), packages]).splitlines()[-1])
+    foreign = [] if _is_lambdas_machine() else sorted(_compiled(task))
+    names = json.loads(_run(_LOADED, [str(task), packages, json.dumps(foreign)]).splitlines()[-1])
     _run(_COMPILE, [str(task)], json.dumps(names))
+
+
+def _is_lambdas_machine() -> bool:
+    """Whether this machine loads what Lambda loads: Linux, x86_64, glibc."""
+    return sysconfig.get_platform() == "linux-x86_64" and "musl" not in (sysconfig.get_config_var("SOABI") or "")
+
+
+def _compiled(task: Path) -> set[str]:
+    """The modules and packages of a folder that have compiled code."""
+    return {path.relative_to(task).parts[0].partition(".")[0] for path in task.rglob("*.so")}
 
 
 def _run(script: str, arguments: Sequence[str], given: str = "") -> str:

@@ -5,7 +5,8 @@ DeployError
 ├── AccountError     the AWS account, its credentials or its network do not allow it
 ├── PackageError     the package could not be made
 ├── StackError       CloudFormation did not do what was asked
-└── LeftError        notebooks exist, or something is left that bills
+├── LeftError        notebooks exist, or something is left that bills
+└── SmokeError       something that `make smoke` looked at was not as it has to be
 """
 
 
@@ -31,3 +32,7 @@ class StackError(DeployError):
 
 class LeftError(DeployError):
     """Notebooks exist, so nothing is taken away; or something is left that bills."""
+
+
+class SmokeError(DeployError):
+    """Something that `make smoke` looked at was not as it has to be."""

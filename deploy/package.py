@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import re
@@ -16,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from botocore.loaders import Loader
 
-from deploy import bytecode
+from deploy import bytecode, runtimes, wheels
 from deploy import template as templates
 from deploy.errors import PackageError
 from instance.build import documents
@@ -42,36 +40,25 @@ def runtime(version: tuple[int, int] = sys.version_info[:2]) -> str:
     Raises:
         PackageError: Lambda has no such runtime.
     """
-    name = f"python{version[0]}.{version[1]}"
-    offered = _offered()
-    if name not in offered:
-        raise PackageError(
-            f"Lambda has no runtime {name}. Make the virtual environment anew with another Python, "
-            f"for example: make clean package PYTHON=python3.11 (Lambda has {', '.join(offered[-5:])})."
-        )
-    return name
-
-
-@functools.cache
-def _offered() -> list[str]:
-    """Lambda's Python runtimes, as the SDK's model of it lists them."""
-    model = Loader().load_service_model("lambda", "service-2")
-    return [one for one in model["shapes"]["Runtime"]["enum"] if one.startswith("python")]
+    return runtimes.of_python(version)
 
 
 def package(stage: str, cidrs: tuple[str, ...], folder: Path) -> Path:
     """Package the app for a stage into the folder, which is made anew. Gives the template's path.
 
     Raises:
-        PackageError: what Chalice or pip says, or what CloudFormation would refuse.
+        PackageError: what Chalice or pip says, what CloudFormation would refuse, or what Lambda could not load.
     """
+    name_of_runtime = runtime()
     with tempfile.TemporaryDirectory(prefix="nod-package-") as name:
         project, made, task = Path(name) / "project", Path(name) / "made", Path(name) / "task"
         _copy(project, stage)
         _chalice(project, stage, made)
         template: dict[str, Any] = yaml.safe_load((made / "sam.yaml").read_text(encoding="utf-8"))
         templates.complete(template, stage, cidrs, documents())
+        _check_runtime(template, name_of_runtime)
         unpack(made / CODE, task)
+        wheels.check(task, (ROOT / "requirements.txt").read_text(encoding="utf-8"), name_of_runtime)
         bytecode.add(task)
         shutil.rmtree(folder, ignore_errors=True)
         (folder / DEFINITIONS).mkdir(parents=True)
@@ -81,6 +68,16 @@ def package(stage: str, cidrs: tuple[str, ...], folder: Path) -> Path:
     path = folder / TEMPLATE
     path.write_text(json.dumps(template, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return path
+
+
+def _check_runtime(template: Mapping[str, Any], name: str) -> None:
+    for function in templates.of_type(template, "AWS::Serverless::Function"):
+        # Chalice takes the newest that it knows for a Python that it does not know.
+        if (given := template["Resources"][function]["Properties"]["Runtime"]) != name:
+            raise PackageError(
+                f"Chalice packages {function} for {given}, and this is {name}. Set up again with a Python that Chalice "
+                f"knows, for example: make clean package PYTHON={given}"
+            )
 
 
 def _copy(project: Path, stage: str) -> None:

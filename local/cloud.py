@@ -28,7 +28,7 @@ from local.agent import Agents
 from local.aws import stepfunctions
 from local.aws.ec2 import Ec2
 from local.aws.front import Front, Server, reset_moto
-from local.aws.sns import Sns, unsubscribe
+from local.aws.sns import Sns
 from local.aws.ssm import Commands
 from local.background import Background
 from local.control import Control
@@ -69,13 +69,14 @@ class AnyMachines(Protocol):
 class Cloud:
     """Begins with `with Cloud(...) as cloud`; nothing of it is left at the end of the block.
 
-    `api_url` and `aws_url` are where it listens, `token` is that of the user `demo`; `inbox`, `slack` and `faults`
-    are what a person looks at and switches.
+    `api_url` and `aws_url` are where it listens, `token` is that of the user `demo`, `user_id` their id; `inbox`,
+    `slack` and `faults` are what a person looks at and switches.
     """
 
     api_url: str
     aws_url: str
     token: str
+    user_id: str
 
     def __init__(
         self,
@@ -293,8 +294,9 @@ class Cloud:
         self.front.lambdas = self.lambdas
         self.front.ec2 = self.ec2
         self.control.machines = self.ec2.summary
-        self.control.confirm = self.sns.confirm
-        self.control.unsubscribe = lambda arn: unsubscribe(sns_backends[ACCOUNT][self.region], arn)
+        topics = sns_backends[ACCOUNT][self.region]
+        self.control.confirm = lambda token: self.sns.confirm(token, topics)
+        self.control.unsubscribe = lambda arn: self.sns.unsubscribe_by_link(topics, arn)
         self.control.health = lambda: {"stage": self.stage, "api": getattr(self, "api_url", None)}
         # First of all at the end: nothing new begins, executions are over before what they call is gone.
         self._closers.append(self._stop_executions)
@@ -469,6 +471,7 @@ class Cloud:
         self.token = importlib.import_module("admin.users").add_user(
             deployment, DEMO_USER, email=DEMO_MAIL, slack=DEMO_USER, quota=DEMO_QUOTA
         )
+        self.user_id = self.token.split(".")[1]
         path = self.state / "token"
         path.unlink(missing_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -30,6 +30,9 @@ def _tagged(loader: Any, suffix: str, node: Any) -> dict[str, Any]:
     return {suffix if suffix in {"Ref", "Condition"} else f"Fn::{suffix}": value}
 
 
+_ABSENT = object()
+
+
 _Loader.add_multi_constructor("!", _tagged)
 
 
@@ -47,7 +50,10 @@ class Resolver:
         parameters: Mapping[str, Any],
         ref: Callable[[str], Any],
         attribute: Callable[[str, str], Any],
+        conditions: Mapping[str, Any] | None = None,
     ) -> None:
+        """`conditions`: those of the template, by name."""
+        self._conditions = conditions or {}
         self._parameters = parameters
         self._ref = ref
         self._attribute = attribute
@@ -55,7 +61,7 @@ class Resolver:
     def resolve(self, value: Any) -> Any:  # noqa: PLR0911 - one return an intrinsic function
         """The value without intrinsic functions. Raises TemplateError for one that is not known here."""
         if isinstance(value, list):
-            return [self.resolve(item) for item in value]
+            return [found for item in value if (found := self.resolve(item)) is not _ABSENT]
         if not isinstance(value, dict):
             return value
         if len(value) == 1:
@@ -70,11 +76,27 @@ class Resolver:
                 return argument[0].join(str(item) for item in self.resolve(argument[1]))
             if name == "Fn::Select":
                 return self.resolve(argument[1])[int(self.resolve(argument[0]))]
+            if name == "Fn::If":
+                return self.resolve(argument[1 if self.holds({"Condition": argument[0]}) else 2])
             if name.startswith("Fn::"):
                 raise TemplateError(f"{name} is not known to the local cloud")
-        return {key: self.resolve(item) for key, item in value.items()}
+        return {key: found for key, item in value.items() if (found := self.resolve(item)) is not _ABSENT}
+
+    def holds(self, condition: Mapping[str, Any]) -> bool:
+        """Whether a condition is so. Raises TemplateError for one that is not known here."""
+        ((name, argument),) = condition.items()
+        if name == "Condition" and argument in self._conditions:
+            return self.holds(self._conditions[argument])
+        if name == "Fn::Equals":
+            first, second = self.resolve(argument)
+            return bool(first == second)
+        if name == "Fn::Not":
+            return not self.holds(argument[0])
+        raise TemplateError(f"the condition {name} {argument} is not known to the local cloud")
 
     def _named(self, name: str) -> Any:
+        if name == "AWS::NoValue":
+            return _ABSENT
         return self._parameters[name] if name in self._parameters else self._ref(name)
 
     def _sub(self, argument: Any) -> str:

@@ -28,6 +28,8 @@ STYLE = (
     "dl{display:grid;grid-template-columns:max-content 1fr;gap:0 1rem;margin:.6rem 0}dt{font-weight:600}dd{margin:0}"
     "small,summary{color:var(--dim)}p{margin:.6rem 0}"
 )
+# Else a browser asks the AWS APIs for one.
+NO_ICON = '<link rel="icon" href="data:,">'
 PAGES = ("inbox", "slack", "faults", "machines", "health")
 
 
@@ -138,7 +140,7 @@ class Control:
             if self.unsubscribe:
                 self.unsubscribe(request.args["SubscriptionArn"])
         except Exception:  # noqa: BLE001 - whatever is wrong with the link, the page says so
-            return _page("Subscription", "<p>There is no such subscription.", 400)
+            return _page("Subscription not removed", "<p>Your subscription could not be removed because of an error.", 400)
         return _page("Subscription removed", "<p>No more mail will come.")
 
 
@@ -154,8 +156,8 @@ def _page(title: str, body: str, status: int = 200) -> Response:
     links = "".join(f'<a href="/_local/{name}">{name.title()}</a>' for name in PAGES)
     text = (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{STYLE}</style>'
-        f"<nav>{links}</nav><h1>{html.escape(title)}</h1>{body}</html>"
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">{NO_ICON}<style>{STYLE}</style>'
+        f"<header><nav>{links}</nav></header><main><h1>{html.escape(title)}</h1>{body}</main></html>"
     )
-    headers = {"Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'"}
+    headers = {"Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'unsafe-inline'"}
     return Response(text, status, headers, content_type="text/html; charset=utf-8")

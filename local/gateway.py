@@ -27,6 +27,7 @@ from urllib.parse import unquote
 from chalice.local import LambdaEventConverter, RouteMatcher
 
 from local.connections import Connections
+from local.hosts import REFUSED, is_own
 from local.lambdas import Lambdas
 
 log = logging.getLogger("nod.local.gateway")
@@ -171,6 +172,8 @@ class _Handler(BaseHTTPRequestHandler):
         began = time.monotonic()
         try:
             body = self._body()
+            if not is_own(self.headers.get("Host"), self.server.gateway.port):
+                raise GatewayError(HTTPStatus.FORBIDDEN, REFUSED, "wrong_host")
             # Two headers of one name: API Gateway joins them.
             headers = {name: ", ".join(self.headers.get_all(name) or []) for name in self.headers}
             answer = self.server.gateway.answer(self.command, self.path, headers, body)
@@ -274,7 +277,8 @@ class _Handler(BaseHTTPRequestHandler):
                 for one in value if isinstance(value, list) else [value]:
                     self.send_header(name, str(one))
         self.send_header("x-amzn-RequestId", str(uuid.uuid4()))
-        if not bare:
+        # To HEAD, what GET would send counts: none is known of an answer that comes without a body.
+        if not bare and (body or self.command != "HEAD"):
             self.send_header("Content-Length", str(len(body)))
         if self.close_connection:
             self.send_header("Connection", "close")

@@ -35,6 +35,9 @@ PACKAGES: Final = (
     "procps",
     "nftables",
     "zstd",
+    # Ubuntu's server images bring these: what needrestart ends, and what people leave running, is seen here too.
+    "needrestart",
+    "tmux",
 )
 NEEDS_MIB: Final = 2048
 _VERSION: Final = 1  # of what this module does to the root; a new number makes a new image

@@ -8,6 +8,8 @@ usage="usage: setup.sh demo|deploy|lint|test FOLDER, the folder of the virtual e
 what=${1:?$usage}
 venv=${2:?$usage}
 python=${PYTHON:-python3}
+# Lambda's, newest first (deploy/runtimes.py): the functions run on the Python that packages them.
+of_lambda="python3.14 python3.13 python3.12 python3.11"
 
 # Debian's PATH of an ordinary user leaves out where debootstrap is.
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
@@ -33,6 +35,15 @@ package_of() {
         *) echo "$1" ;;
     esac
 }
+
+if [ -z "${PYTHON:-}" ] && [ "$what" = deploy ] && [ ! -e "$venv/bin/python" ]; then
+    for one in $of_lambda; do
+        if command -v "$one" >/dev/null && "$one" -c 'import ensurepip, venv' 2>/dev/null; then
+            python=$one
+            break
+        fi
+    done
+fi
 
 command -v "$python" >/dev/null ||
     die "$python is missing: install Python 3.11 or later and run make again, or name one with 'make $what PYTHON=…'."
@@ -67,8 +78,11 @@ if [ -n "$missing" ]; then
     say "Debian packages: $SECONDS s"
 fi
 
-# A run that was killed while it made the environment left one without pip.
-if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null || true; }
+# A run that was killed while it made the environment left one without pip. One of another Python than was asked for by
+# name is made anew: the functions' runtime would be that of the old one.
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1 ||
+    { [ -n "${PYTHON:-}" ] && [ "$(version_of "$venv/bin/python")" != "$(version_of "$python")" ]; }; then
     "$python" -m venv --clear "$venv" || die "Cannot make a virtual environment in $venv, for the reason above."
 fi
 began=$SECONDS

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 _MARKS = re.compile(
-    r"`(?P<code>[^`\n]+)`|<(?P<url>https?://[^|>\s]+)(?:\|(?P<label>[^>]*))?>|(?<!\w)\*(?P<bold>[^*\n]+)\*(?!\w)"
+    r"```(?P<lines>[^`]+)```|`(?P<code>[^`\n]+)`|<(?P<url>https?://[^|>\s]+)(?:\|(?P<label>[^>]*))?>|(?<!\w)\*(?P<bold>[^*\n]+)\*(?!\w)"
 )
 
 
@@ -51,6 +51,8 @@ def _text(text: object) -> str:
 
 
 def _mark(match: re.Match[str]) -> str:
+    if match["lines"]:
+        return f"<code>{_plain(match['lines'])}</code>"
     if match["code"]:
         return f"<code>{_plain(match['code'])}</code>"
     if match["bold"]:

@@ -54,7 +54,7 @@ class Stack:
         self._substitutions = substitutions
         self._made: dict[str, tuple[Any, dict[str, Any]]] = {}
         self._making: list[str] = []
-        self._resolver = Resolver(self._parameters, self._ref, self._attribute)
+        self._resolver = Resolver(self._parameters, self._ref, self._attribute, self._template.get("Conditions"))
         self._clients: dict[str, Any] = {}
         self._kinds: dict[str, Callable[[dict[str, Any]], tuple[Any, dict[str, Any]]]] = {
             "AWS::DynamoDB::Table": self._table,

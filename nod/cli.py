@@ -21,7 +21,7 @@ from nod import __version__, config
 from nod.api import Api, open_client
 from nod.clock import Clock
 from nod.commands import Commands, Request
-from nod.errors import NodError, UsageError
+from nod.errors import NodError, OutputLostError, UsageError
 from nod.life import Life, NewPassword
 from nod.names import is_id, is_name
 from nod.output import Output
@@ -49,19 +49,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.refuse(f"unrecognized arguments: {' '.join(stray)}{hint}")
     output = Output(as_json=arguments.json)
     try:
-        with _sigterm_interrupts():
-            return _run(arguments, output)
-    except NodError as error:
-        output.failure(error)
+        return _told(arguments, output)
+    except OutputLostError as error:
+        output.lost(error)
         return error.exit_code
     except _TerminatedError:
         return TERMINATED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
-        # The reader of stdout is gone (`nod list | head`). Python's own flush at exit must not fail again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
+
+
+def _told(arguments: argparse.Namespace, output: Output) -> int:
+    """Runs the command; what goes wrong is told."""
+    try:
+        with _sigterm_interrupts():
+            code = _run(arguments, output)
+    except OutputLostError:
+        raise
+    except NodError as error:
+        output.failure(error)
+        code = error.exit_code
+    finally:
+        output.check()
+    return code
 
 
 def _run(arguments: argparse.Namespace, output: Output) -> int:
@@ -114,6 +124,8 @@ def _dispatch(arguments: argparse.Namespace, commands: Commands, life: Life) -> 
             code = life.open(arguments.id, webbrowser.open)
         case "events":
             code = life.events(arguments.id, arguments.limit)
+        case "cancel":
+            code = commands.cancel(life.resolve(arguments.id))
         case "delete":
             ask = _ask if _at_terminal() else None
             code = commands.delete(arguments.id, confirm=arguments.confirm, yes=arguments.yes, ask=ask)
@@ -211,8 +223,9 @@ def _typed_password(prompt: str) -> str:
 
 def _ask(question: str) -> str:
     # Not input(question): that writes to stdout, which holds results only.
-    sys.stderr.write(question)
-    sys.stderr.flush()
+    if sys.stderr is not None:
+        sys.stderr.write(question)
+        sys.stderr.flush()
     return sys.stdin.readline()
 
 
@@ -274,7 +287,7 @@ def _parser() -> argparse.ArgumentParser:
 
     request = command("request", "Request a notebook and wait until it is ready.")
     request.add_argument("--name", help="default: the API makes one up")
-    request.add_argument("--type", metavar="TYPE", help="EC2 instance type (default: t3.medium)")
+    request.add_argument("--type", metavar="TYPE", help="EC2 type (default: t3.medium, or the first you may have)")
     request.add_argument("--volume-gib", type=int, metavar="GIB", help="size of the disk (default: 30)")
     request.add_argument("--idle-minutes", type=int, metavar="N", help="stop after so long without activity")
     request.add_argument("--max-hours", type=int, metavar="N", help="stop after so long in any case")
@@ -315,6 +328,8 @@ def _parser() -> argparse.ArgumentParser:
 
     events = target("events", "Show what was decided about a notebook, when, why and by what signals.")
     events.add_argument("--limit", type=_count, default=50, metavar="N", help="the newest so many (default: 50)")
+
+    target("cancel", "Cancel a launch that is under way: its machine is removed.")
 
     delete = command("delete", "Delete a notebook with everything on its disk.")
     delete.add_argument("id", metavar="ID")

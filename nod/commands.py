@@ -158,6 +158,23 @@ class Commands:
             self._output.row("Follow it", f"nod show {notebook_id} --watch")
         return 0
 
+    def cancel(self, notebook_id: str) -> int:
+        """Cancels a launch: the notebook is deleted, and nothing is on its disk yet that could be lost."""
+        notebook = Notebook.from_json(self._api.notebook(notebook_id))
+        if not notebook.launching:
+            raise OperationFailedError(
+                f"{notebook.title} is {notebook.state}: there is no launch to cancel. Nothing was changed.",
+                hints=_instead_of_cancelling(notebook),
+                code="wrong_state",
+            )
+        document = self._api.delete(notebook_id, notebook.name or notebook.id)
+        if self._output.as_json:
+            self._output.document(document)
+        else:
+            self._output.head(f"The launch of {notebook.title} is cancelled; its machine is being removed")
+            self._output.row("Follow it", f"nod show {notebook_id} --watch")
+        return 0
+
     def _post(self, request: Request) -> Accepted:
         key = request.idempotency_key or str(uuid.uuid4())
         again = (
@@ -178,6 +195,7 @@ class Commands:
 
     def _told(self, wait: Wait, accepted: Accepted, request: Request) -> None:
         """Prints what is known of the notebook, with the password."""
+        self._output.shown_once = isinstance(accepted.document.get("password"), str)
         if self._output.as_json:
             # What only the answer to POST has (password, warnings, message) beside what is known since.
             self._output.document({**accepted.document, **wait.document})
@@ -202,8 +220,15 @@ class Commands:
 def _how_to_go_on(notebook: Notebook) -> tuple[str, ...]:
     return (
         f"{'Follow it':<{LABEL}}nod show {notebook.id} --watch",
+        f"{'Cancel it':<{LABEL}}nod cancel {notebook.id}",
         f"{'Delete it':<{LABEL}}nod delete {notebook.id}",
     )
+
+
+def _instead_of_cancelling(notebook: Notebook) -> tuple[str, ...]:
+    stop = f"{'Stop it':<{LABEL}}nod stop {notebook.id}"
+    delete = f"{'Delete it':<{LABEL}}nod delete {notebook.id}"
+    return {"ready": (stop, delete), "terminating": (), "terminated": ()}.get(notebook.state, (delete,))
 
 
 def _password_lines(accepted: Accepted, request: Request) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ NodError
 ├── RefusedError           1  the API said no (RFC 9457 problem detail)
 ├── OperationFailedError   1  the API said yes, and the work failed
 ├── NoSuchNameError        1  no notebook has the name, or several have it
+├── OutputLostError        1  standard output cannot be written
 └── StillGoingError        4  --timeout passed; the work goes on
 
 130 is Ctrl-C and 143 SIGTERM, as shells have it.
@@ -110,6 +111,16 @@ class NoSuchNameError(NodError):
     """A name that is not the name of one notebook. Nothing was changed."""
 
     default_code = "not_found"
+
+
+class OutputLostError(NodError):
+    """Standard output is full, or its reader has left (`reader_left`, as in `nod list | head`). The work is done."""
+
+    default_code = "output_lost"
+
+    def __init__(self, message: str, *, reader_left: bool = False) -> None:
+        super().__init__(message)
+        self.reader_left = reader_left
 
 
 class StillGoingError(NodError):

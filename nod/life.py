@@ -132,6 +132,7 @@ class Life:
         except KeyboardInterrupt:
             self._output.say(_IN_DOUBT, "yellow")
             raise
+        self._output.shown_once = new.made is not None
         if self._output.as_json:
             self._output.document({**document, "password": new.made})
             return 0

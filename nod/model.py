@@ -105,6 +105,8 @@ class Notebook:
     instance_type: str | None = None
     instance_id: str | None = None
     volume_gib: int | None = None
+    disk_free_gib: Decimal | None = None
+    disk_size_gib: Decimal | None = None
     idle_minutes: int | None = None
     max_hours: int | None = None
     created_at: datetime | None = None
@@ -168,6 +170,8 @@ class Notebook:
             instance_type=_text(document, "instance_type"),
             instance_id=_text(document, "instance_id"),
             volume_gib=_whole(document, "volume_gib"),
+            disk_free_gib=_amount(_mapping(document, "disk"), "free_gib"),
+            disk_size_gib=_amount(_mapping(document, "disk"), "size_gib"),
             idle_minutes=_whole(document, "idle_minutes"),
             max_hours=_whole(document, "max_hours"),
             created_at=_time(document, "created_at"),

@@ -5,16 +5,15 @@ from __future__ import annotations
 import io
 import json
 import os
-import sys
 import textwrap
 from collections.abc import Mapping
-from typing import IO
+from typing import IO, cast
 
 from rich.console import Console
 from rich.text import Text
 
-from nod import refusal
-from nod.errors import NodError, RefusedError
+from nod import refusal, streams
+from nod.errors import NodError, OutputLostError, RefusedError
 
 LABEL = 13
 """Width of a label."""
@@ -27,9 +26,12 @@ class Output:
     def __init__(self, *, as_json: bool, stdout: IO[str] | None = None, stderr: IO[str] | None = None) -> None:
         """`as_json`: stdout gets JSON only."""
         self.as_json = as_json
-        self._stdout = stdout or sys.stdout
+        self._results = streams.Results(_any_encoding(stdout or streams.results()))
+        self._stdout = cast(IO[str], self._results)
         self.console = _console(self._stdout)
-        self.progress = _console(stderr or sys.stderr)
+        self.progress = _console(cast(IO[str], streams.Remarks(_any_encoding(stderr or streams.remarks()))))
+        self.shown_once = False
+        """The results hold something that nobody can ask for again."""
 
     def document(self, document: object) -> None:
         """One JSON document on a line of stdout.
@@ -81,6 +83,22 @@ class Output:
         if self.as_json and not error.told:
             self.document({"error": _as_json(error)})
 
+    def check(self) -> None:
+        """Raises OutputLostError if a result could not be written."""
+        if self._results.error is not None:
+            raise self._results.error
+
+    def lost(self, error: OutputLostError) -> None:
+        """Standard output could not be written: says so, and gives the results to stderr.
+
+        A reader that has left has read what it wanted, so it is told only what cannot be had again.
+        """
+        streams.abandon(self._stdout)
+        if error.reader_left and not self.shown_once:
+            return
+        self.say(f"nod: {error.message} What was for it:", "red")
+        self.progress.print(Text(self._results.kept()), soft_wrap=True)
+
     def _line(self, console: Console, text: str, style: str) -> None:
         console.print(Text(text, style=style), soft_wrap=True)
 
@@ -99,10 +117,14 @@ def _wrapped(text: str, width: int) -> list[str]:
     return textwrap.wrap(text, width, break_long_words=False, break_on_hyphens=False) or [""]
 
 
-def _console(stream: IO[str]) -> Console:
+def _any_encoding(stream: IO[str]) -> IO[str]:
     if isinstance(stream, io.TextIOWrapper):
         # A notebook's name or a message can hold what an old code page cannot.
         stream.reconfigure(errors="replace")
+    return stream
+
+
+def _console(stream: IO[str]) -> Console:
     return Console(
         file=stream,
         markup=False,

@@ -99,6 +99,8 @@ class JsonLines(_Written):
         if document != self._last:
             self._last = document
             self._output.document(document)
+            # Who follows a notebook through a pipe and has left waits for nothing any more.
+            self._output.check()
 
     def trouble(self, message: str) -> None:
         self._output.say(message)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 
@@ -22,13 +22,16 @@ _TOLD = {
 }
 _NOBODY_ANSWERS = frozenset({"stopping", "stopped", "failed", "terminating", "terminated"})
 _BY = {
+    "link": "by someone with the link",
     "sweep": "by itself",
     "monitor": "by its own machine",
     "outside": "from outside, at EC2 or on the machine",
 }
-_COLUMNS = ("NAME", "ID", "STATE", "TYPE", "STOPS", "SO FAR")
-_MEDIUM, _WIDE = 115, 185
-"""Widths of a terminal, in columns, from which there is room for more."""
+_COLUMNS = ("NAME", "ID", "STATE", "TYPE", "STOPS", "SO FAR", "ACTIVE", "PRICE/H", "AGE", "ADDRESS")
+_ALWAYS = ("NAME", "ID", "STATE")
+_MOST_WANTED_FIRST = (*_ALWAYS, "STOPS", "TYPE", "SO FAR", "ACTIVE", "PRICE/H", "AGE", "ADDRESS")
+_GAP = 2
+"""Columns of the terminal between two columns of the table."""
 
 
 def block(output: Output, notebook: Notebook, now: datetime, *, password: Sequence[str] = ()) -> None:
@@ -84,32 +87,56 @@ def step_lines(output: Output, notebook: Notebook, now: datetime) -> None:
 
 
 def table(output: Output, notebooks: Sequence[Notebook], now: datetime) -> None:
-    """All notebooks, one a line. On a narrow terminal the addresses are left to `nod show`."""
+    """All notebooks, one a line, with as many columns as the terminal has room for.
+
+    Nothing in them is cut or broken, since names, ids and addresses are there to be copied: where not even name, id
+    and state fit side by side, they stand below each other.
+    """
     if not notebooks:
         output.say("No notebooks. `nod request` makes one.")
         return
-    console = output.console
-    more, links = console.width >= _MEDIUM, console.width >= _WIDE
-    columns = _COLUMNS + (("ACTIVE", "PRICE/H", "AGE") if more else ()) + (("ADDRESS",) if links else ())
-    grid = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for heading in columns:
-        # Nothing is cut: an id or an address is there to be copied.
-        grid.add_column(heading, no_wrap=heading not in ("NAME", "STOPS"), overflow="fold")
-    for notebook in notebooks:
-        cells = [
-            Text(notebook.title, style="bold"),
-            Text(notebook.id),
-            Text(notebook.state + mark(notebook), style=state_style(notebook.state)),
-            Text(notebook.instance_type or "-"),
-            Text(stops_briefly(notebook, now)),
-            Text(_money(notebook.so_far, notebook.currency, "0.01")),
-            Text(text.since(notebook.last_active_at, now) if notebook.last_active_at else "-"),
-            Text(_money(notebook.per_hour, notebook.currency)),
-            Text(text.since(notebook.created_at, now).removesuffix(" ago") if notebook.created_at else "-"),
-            Text(notebook.url or "-"),
-        ]
-        grid.add_row(*cells[: len(columns)])
-    console.print(grid)
+    rows = [_cells(notebook, now) for notebook in notebooks]
+    widths = {name: max(len(name), *(row[name].cell_len for row in rows)) + _GAP for name in _COLUMNS}
+    shown = _that_fit(widths, output.console.width + _GAP)
+    if not set(shown) >= set(_ALWAYS):
+        for row in rows:
+            output.console.print(row["NAME"], soft_wrap=True)
+            output.console.print(Text("  ").append_text(row["ID"]), soft_wrap=True)
+            output.console.print(Text("  ").append_text(row["STATE"]), soft_wrap=True)
+        return
+    grid = Table(box=None, pad_edge=False, padding=(0, _GAP, 0, 0), header_style="dim")
+    for heading in shown:
+        grid.add_column(heading, no_wrap=True)
+    for row in rows:
+        grid.add_row(*(row[heading] for heading in shown))
+    output.console.print(grid)
+
+
+def _that_fit(widths: Mapping[str, int], room: int) -> list[str]:
+    """The headings in their order, as many of the most wanted as there is room for."""
+    shown: set[str] = set()
+    for heading in _MOST_WANTED_FIRST:
+        if widths[heading] > room:
+            break
+        room -= widths[heading]
+        shown.add(heading)
+    return [heading for heading in _COLUMNS if heading in shown]
+
+
+def _cells(notebook: Notebook, now: datetime) -> dict[str, Text]:
+    age = text.since(notebook.created_at, now).removesuffix(" ago") if notebook.created_at else "-"
+    return {
+        "NAME": Text(notebook.title, style="bold"),
+        "ID": Text(notebook.id),
+        "STATE": Text(notebook.state + mark(notebook), style=state_style(notebook.state)),
+        "TYPE": Text(notebook.instance_type or "-"),
+        "STOPS": Text(stops_briefly(notebook, now)),
+        "SO FAR": Text(_money(notebook.so_far, notebook.currency, "0.01")),
+        "ACTIVE": Text(text.since(notebook.last_active_at, now) if notebook.last_active_at else "-"),
+        "PRICE/H": Text(_money(notebook.per_hour, notebook.currency)),
+        "AGE": Text(age),
+        "ADDRESS": Text(notebook.url or "-"),
+    }
 
 
 def price(notebook: Notebook) -> str:
@@ -156,6 +183,17 @@ def stops_briefly(notebook: Notebook, now: datetime) -> str:
         return "-"
     words = text.distance(notebook.stops_at, now) if notebook.stops_at > now else "due"
     return f"{words}, held" if notebook.hold_until is not None and notebook.hold_until > now else words
+
+
+def room(notebook: Notebook) -> str | None:
+    """What is free on its disk; None where the machine does not tell."""
+    free, size = notebook.disk_free_gib, notebook.disk_size_gib
+    return f"{_gib(free)} GiB free of {_gib(size)} GiB" if free is not None and size is not None else None
+
+
+def _gib(amount: Decimal) -> str:
+    """At most two digits behind the point; a number that no disk has, as it was sent."""
+    return f"{amount.quantize(Decimal('0.01')).normalize():f}" if abs(amount) < 10**9 else str(amount)
 
 
 def held(notebook: Notebook, now: datetime) -> str | None:
@@ -214,6 +252,9 @@ def _life(output: Output, notebook: Notebook, now: datetime) -> None:
         used = active(notebook, now)
         if used:
             output.note("Last active", used)
+        free = room(notebook)
+        if free:
+            output.note("Disk", free)
     if notebook.state in ("requested", "launching", "starting", "ready"):
         output.note("Stops", stops(notebook, now))
         kept = held(notebook, now)

@@ -61,7 +61,7 @@ def frame(sight: Sight, moment: float, width: int, *, fancy: bool) -> Renderable
     """
     notebook = sight.notebook
     now = sight.server_now + timedelta(seconds=moment - sight.seen)
-    head = Text(notebook.title, style="bold", no_wrap=True, overflow="ellipsis")
+    head = Text(notebook.title, style="bold", overflow="fold")
     if notebook.title != notebook.id:
         head.append(f"  {notebook.id}", style="not bold dim")
     head.append(f"  {notebook.state}", style="not bold " + state_style(notebook.state))

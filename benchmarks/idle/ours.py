@@ -1,7 +1,4 @@
-"""Our rule as it runs: the monitor's own classifier, heartbeat rows in its rhythm, sweeps of 5 minutes, `decide`.
-
-What a machine says does not depend on the sweep, so the rows of a run are made once.
-"""
+"""Our rule as it runs: the monitor's own classifier, heartbeat rows in its rhythm, sweeps of 5 minutes, `decide`."""
 
 from __future__ import annotations
 
@@ -54,8 +51,8 @@ def moment(seconds: float) -> datetime:
     return EPOCH + timedelta(seconds=seconds)
 
 
-def rows(machine: Machine) -> Iterator[Row]:
-    """The heartbeats of a run, one look of the monitor after the other."""
+def rows(machine: Machine, limit: int) -> Iterator[Row]:
+    """The heartbeats of a run, one look of the monitor after the other; `limit` in minutes, which it is told."""
     activity = classifier()
     day = machine.day
     rng = random.Random(f"rows {day.name} {machine.start}")
@@ -99,7 +96,9 @@ def rows(machine: Machine) -> Iterator[Row]:
             continue
         ages = watch.ages(clock)
         unknown = watch.unknown(clock)
-        active = any(age <= ACTIVE_PERIOD for age in ages.values()) or unknown != before
+        used = min([clock, *(age for name, age in ages.items() if name != "browser")])
+        to_stop = limit * 60 <= used <= limit * 120
+        active = any(age <= ACTIVE_PERIOD for age in ages.values()) or unknown != before or to_stop
         if not active and now - sent < IDLE_PERIOD:
             continue
         state = watch.state()
@@ -157,7 +156,7 @@ def stop(machine: Machine, limit: int) -> float | None:
 def decisions(machine: Machine, limit: int) -> Iterator[tuple[float, Decision]]:
     """Every decision of a run up to the stop, and when it was made."""
     run = Run("ready", moment(machine.start), limit, ready_at=moment(machine.start))
-    coming = rows(machine)
+    coming = rows(machine, limit)
     following = next(coming, None)
     row: Row | None = None
     due = machine.start

@@ -10,6 +10,7 @@ from chalicelib import commands, executions, outside, times
 from chalicelib.actions.stopping import LOOK_AFTER, finish_stop
 from chalicelib.aws.commands import Commands
 from chalicelib.aws.instances import Instances
+from chalicelib.aws.ledger import event
 from chalicelib.aws.notebooks import NotebooksTable, Waiting
 from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import CommandFailed, CommandPending, InstancePending, NodError
@@ -136,7 +137,8 @@ class InstanceEvents:
             return f"{waiting.id}: stopped, too late"
         if notebook.state == "ready":
             stop = outside.stop_of(instance.reason)
-            begun = self._notebooks.begin_stop(notebook, stop, now, now + LOOK_AFTER)
+            line = event(notebook.id, now, "stop", stop.code, stop.reason, by=stop.by)
+            begun = self._notebooks.begin_stop(notebook, stop, now, now + LOOK_AFTER, line=line)
             return f"{waiting.id}: stopped, too late" if begun is None else self._finish(begun)
         # Lambda tries an event again that failed between the record and the workflow; and the event of an instance that
         # the sweep stopped may be here before the sweep has started the workflow.

@@ -6,7 +6,7 @@ from datetime import datetime
 
 from chalicelib import executions
 from chalicelib.actions.reading import owned
-from chalicelib.actions.stopping import LOOK_AFTER
+from chalicelib.actions.stopping import LOOK_AFTER, start_or_leave
 from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.aws.workflows import Workflows
 from chalicelib.deletion import Deletion, decide
@@ -31,7 +31,7 @@ def delete(
 
     Raises:
         NotFound, ConfirmationNeeded, WrongState: nothing was done.
-        Unavailable: ask again; the state may be `terminating` already, and asking again goes on from there.
+        Unavailable: the table did not answer. Asking again goes on from wherever it came to.
     """
     for _ in range(_ATTEMPTS):
         notebook = owned(notebook_id, user, notebooks)
@@ -43,7 +43,7 @@ def delete(
             if begun is None:
                 continue
             notebook = begun
-        execution = executions.delete(notebook, user.name)
-        workflows.start(terminate_arn, execution.name, execution.input)
+        execution = executions.delete(notebook, user.id)
+        start_or_leave(notebook, terminate_arn, execution, now=now, notebooks=notebooks, workflows=workflows)
         return notebook
     raise Unavailable("The notebook's state keeps changing. Try again.")

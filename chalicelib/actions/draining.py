@@ -2,6 +2,7 @@
 
 One sweep drains at a time: it has the lease, in whose row the buckets are. A notebook is read again, decided on again
 and taken right before its call, however long it has waited for its turn: until then it is `ready`, and use keeps it.
+Its heartbeat is read once more when EC2's limits let the call go out: whoever came back meanwhile keeps it too.
 """
 
 from __future__ import annotations
@@ -153,16 +154,40 @@ class Draining:
 
     def call(self, notebooks: Sequence[Notebook], run: _Run) -> dict[str, str]:
         """StopInstances for all of them, made again in halves when it is refused. Codes of those it was refused for."""
-        ids = [notebook.instance_id or "" for notebook in notebooks]
-        while (code := run.paced(len(ids), lambda: self._instances.stop(ids))) is not None:
+        unused = list(notebooks)
+
+        def stop() -> str | None:
+            unused[:] = run.still_unused(unused)
+            return self._instances.stop([notebook.instance_id or "" for notebook in unused]) if unused else None
+
+        while unused and (code := run.paced(len(unused), stop)) is not None:
             if code in THROTTLED:
                 run.throttled()
-            elif len(ids) == 1:
-                return {notebooks[0].id: code}
+            elif len(unused) == 1:
+                return {unused[0].id: code}
             else:
-                half = len(notebooks) // 2
-                return {**self.call(notebooks[:half], run), **self.call(notebooks[half:], run)}
+                half = len(unused) // 2
+                return {**self.call(unused[:half], run), **self.call(unused[half:], run)}
         return {}
+
+    def returned(self, stopping: Sequence[Notebook], now: datetime) -> dict[str, idleness.Decision]:
+        """Those that are used again, and how that is known."""
+        return self._judging.returned(stopping, now)
+
+    def give_back(self, notebook: Notebook, decision: idleness.Decision, now: datetime) -> None:
+        """From `stopping` to `ready` again, before EC2 was called."""
+        reason = f"it was about to stop, and is used again: {decision.reason}"
+        logger.info("stop taken back", notebook=notebook.id, reason=decision.reason)
+        changes: dict[str, object] = {
+            "state": "ready",
+            **dict.fromkeys(("stop", "wait_token", "error")),
+            "updated_at": times.to_text(now),
+            "decided_at": times.to_text(now),
+            "due_at": times.to_text(decision.due_at),
+        }
+        # After the line of the stop.
+        line = event(notebook.id, now + timedelta(milliseconds=1), "stop", "returned", reason)
+        self._due.write(notebook, changes, line=line)
 
     def begin_workflow(self, notebook: Notebook) -> NodError | None:
         """Starts the workflow that sees a stop through which EC2 has taken."""
@@ -225,6 +250,8 @@ class _Run:
         self._part = part
         self.ended = False
         """Whether nothing more is to be begun."""
+        self._returned: set[str] = set()
+        """Notebooks that are used again, and were not stopped."""
         self._told: set[str] = set()
         """Notebooks whose owners know that EC2 refuses to stop them."""
 
@@ -247,6 +274,7 @@ class _Run:
             self.ended = True
             raise
         now = drain._clock()
+        taken = [notebook for notebook in taken if notebook.id not in self._returned]
         stopped = [notebook for notebook in taken if notebook.id not in refused]
         for notebook, error in zip(stopped, drain._each(drain.begin_workflow, stopped), strict=True):
             if error is not None:
@@ -277,6 +305,19 @@ class _Run:
             raise Unavailable("Another sweep drains by now.")
         self._counts["stop calls"] += 1
         return call()
+
+    def still_unused(self, taken: Sequence[Notebook]) -> list[Notebook]:
+        """Of those whose call goes out now, all but those that are used again by now, which are `ready` again."""
+        drain = self._drain
+        now = drain._clock()
+        back = drain.returned(taken, now)
+        for notebook in taken:
+            if notebook.id in back:
+                self._returned.add(notebook.id)
+                self._counts["used again"] += 1
+                with about(notebook.id), self._part():
+                    drain.give_back(notebook, back[notebook.id], now)
+        return [notebook for notebook in taken if notebook.id not in back]
 
     def throttled(self) -> None:
         """EC2 refused a call as one too many."""

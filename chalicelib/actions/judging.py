@@ -10,7 +10,7 @@ from chalicelib import server_health, times
 from chalicelib.aws.due import Due, DueNotebooks
 from chalicelib.aws.heartbeats import HeartbeatsTable, Row, limit_text
 from chalicelib.aws.ledger import Event
-from chalicelib.idleness import SILENT, Decision, Policy, Run, decide, observed
+from chalicelib.idleness import IDLE, SILENT, Decision, Policy, Run, came_back, decide, observed
 from chalicelib.log import logger
 from chalicelib.model import Notebook
 from chalicelib.settings import Settings
@@ -96,6 +96,29 @@ class Judging:
         rows = self._heartbeats.read([self._arn(due.notebook) for due in ready if due.notebook.instance_id])
         judged = [one for due in ready if (one := self._judge(due, rows, now)) is not None]
         return Look(judged, [due for due in found if due.notebook.state != "ready"])
+
+    def returned(self, stopping: Sequence[Notebook], now: datetime) -> dict[str, Decision]:
+        """Of notebooks that stop for want of use and run still, those that are used again, and how that is known.
+
+        Raises:
+            Unavailable: the heartbeats cannot be read.
+        """
+        unused = [one for one in stopping if one.stop and one.stop.by == "sweep" and one.stop.code in (IDLE, SILENT)]
+        rows = self._heartbeats.read([self._arn(one) for one in unused if one.instance_id])
+        found: dict[str, Decision] = {}
+        for one in unused:
+            row = rows.get(self._arn(one))
+            try:
+                run = Run.from_notebook(replace(one, state="ready"))
+                back = came_back(
+                    run, one.stop.code if one.stop else "", row.heartbeat if row else None, self.policy, now
+                )
+            except (ArithmeticError, ValueError) as error:
+                logger.error("record cannot be judged", notebook=one.id, reason=str(error))
+                continue
+            if back is not None:
+                found[one.id] = back
+        return found
 
     def confirm(self, judged: Judged, now: datetime) -> bool:
         """Tells the monitor that it was heard, and by which limits it is judged."""

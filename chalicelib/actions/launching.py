@@ -5,10 +5,12 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Callable, Mapping
-from datetime import datetime
+from dataclasses import replace
+from datetime import datetime, timedelta
 
-from chalicelib import body, passwords, tokens
+from chalicelib import body, passwords, times, tokens
 from chalicelib.actions.showing import Showing
+from chalicelib.aws.ledger import event
 from chalicelib.aws.notebooks import Created, NotebooksTable
 from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import FieldError, IdempotencyKeyReused, InvalidFields, QuotaExceeded, Unavailable
@@ -19,11 +21,14 @@ from chalicelib.plan import launch_plan, new_notebook, warnings
 from chalicelib.views import LaunchedView
 
 _ATTEMPTS = 8
+# By how much the clocks of the function and of Step Functions may differ. An execution of another notebook with the same
+# name is older by days: records live that long.
+_CLOCKS = timedelta(minutes=10)
 _SHOWN_ONCE = "Keep the password: it is shown this once, and only its hash is kept."
 _CHOSEN = "Log in with the password that you chose; only its hash is kept."
 _REPLAY = (
-    "This request was made before, and this is its notebook. A password that was made then was shown then and is not "
-    "kept. If it is lost, set a new one: POST /notebooks/{id}/password, or `nod password`."
+    "This request was made before, and this is its notebook. A password that was made then was in the first answer and "
+    "is not kept. If you do not have it, set a new one: POST /notebooks/{id}/password, or `nod password`."
 )
 
 
@@ -55,9 +60,9 @@ class Launching:
             InvalidFields, NotAllowed, ChannelNotRegistered, QuotaExceeded, IdempotencyKeyReused: nothing was done.
             Unavailable: nothing is left, or it may have begun and the text says so; the caller may try again.
         """
-        request = LaunchRequest.from_json(document)
+        request = LaunchRequest.from_json(document, user.allowed_types)
         _check_key(key)
-        notebook_id = tokens.notebook_id(user.secret, user.name, key)
+        notebook_id = tokens.notebook_id(user.secret, user.id, key)
         fingerprint = tokens.body_hmac(user.secret, body.canonical(document))
         if key is not None and (known := self._notebooks.get(notebook_id)) is not None:
             return self._replay(known, fingerprint, user, now)
@@ -73,6 +78,8 @@ class Launching:
             api_url=api_url,
             now=now,
         ).with_password_hash(request.password_hash or passwords.hashed(password or request.password or ""))
+        line = event(notebook_id, now, "launch", "requested", f"{user.name} requested it", by=user.name)
+        notebook = replace(notebook, ledger_lines=(line.to_record(),))
         known = self._create(notebook, user)
         if known is not None:
             return self._replay(known, fingerprint, user, now)
@@ -101,9 +108,9 @@ class Launching:
         except Unavailable as error:
             self._settle(notebook, error)
             return
-        # The record is new, so an execution of its name that has ended is older than it: the record of that one has
-        # expired, or was taken back. Its name serves no second time.
-        if not started and self._notebooks.take_back(notebook):
+        # An execution of its name that is another's is older: the record of that one has expired, or was taken back. Its
+        # name serves no second time.
+        if not started and not self._is_own(notebook, user) and self._notebooks.take_back(notebook):
             raise IdempotencyKeyReused(
                 "This Idempotency-Key served a notebook that is gone. Take a new key for a new notebook.",
                 [FieldError("Idempotency-Key", "It was used before.", "a new key")],
@@ -124,7 +131,8 @@ class Launching:
             # Whether it began is not to be known now: the record stays, as what finds the instance.
             raise Unavailable(
                 f"{error.detail} The launch of {notebook.id} may have begun: look at it, and delete it if it stays "
-                "`requested`; or repeat the request with the same Idempotency-Key."
+                "`requested`; or repeat the request with the same Idempotency-Key. If no password was given, set one "
+                "once it is ready: POST /notebooks/{id}/password, or `nod password`."
             ) from error
         if self._notebooks.take_back(notebook):
             raise error
@@ -136,6 +144,18 @@ class Launching:
     def _start(self, notebook: Notebook, user: User) -> bool:
         plan = launch_plan(notebook, user, self._prices, self._settings)
         return self._workflows.start(self._settings.launch_arn, notebook.id, plan.to_json())
+
+    def _is_own(self, notebook: Notebook, user: User) -> bool:
+        """Whether the execution of the notebook's name is its launch, begun by a call whose answer was lost."""
+        created = times.from_text(notebook.created_at)
+        if created is None:
+            return False
+        plan = launch_plan(notebook, user, self._prices, self._settings).to_json()
+        try:
+            return self._workflows.began(self._settings.launch_arn, notebook.id, plan, created - _CLOCKS)
+        except Unavailable:
+            # Not to be known now: the record stays, and the sweep sees to it that it comes to a true end.
+            return True
 
     def _replay(self, known: Notebook, fingerprint: str, user: User, now: datetime) -> LaunchedView:
         if not tokens.same_hmac(known.body_hmac or "", fingerprint):

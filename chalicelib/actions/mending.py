@@ -127,7 +127,9 @@ class Mending:
         notebook = record.notebook
         if notebook.due_at is not None or notebook.state not in ("ready", *mends.STATES):
             return False
-        return self._due.write(notebook, {"due": due_shard(notebook.id), "due_at": times.to_text(now)})
+        reason = f"It is {notebook.state}, and no sweep would have looked at it."
+        line = event(notebook.id, now, "mend", "made_due", reason)
+        return self._due.write(notebook, {"due": due_shard(notebook.id), "due_at": times.to_text(now)}, line=line)
 
     def found(self, record: Due) -> None:
         """It was missing, and EC2 shows it again."""
@@ -255,7 +257,9 @@ class Mending:
             changes: dict[str, object] = {} if missing else {"missing_at": times.to_text(now)}
             if notebook.due_at is not None:
                 changes["due_at"] = times.to_text(now + self._policy.minutes(self._policy.latest))
-            if changes and self._due.write(notebook, changes):
+            reason = f"EC2 does not show its machine {notebook.instance_id}. It is given up if that lasts for an hour."
+            line = None if missing else event(notebook.id, now, "note", "missing", reason)
+            if changes and self._due.write(notebook, changes, line=line):
                 logger.error("instance is missing", notebook=notebook.id, instance=notebook.instance_id)
             return "missing"
         message = (

@@ -29,7 +29,7 @@ def authenticate(authorization: str | None, users: UsersTable) -> User:
 def owned(notebook_id: str, user: User, notebooks: NotebooksTable) -> Notebook:
     """A notebook of the user. Someone else's is not found, as if there were none. Raises NotFound."""
     notebook = notebooks.get(notebook_id) if tokens.is_notebook_id(notebook_id) else None
-    if notebook is None or notebook.owner != user.name:
+    if notebook is None or notebook.owner != user.id:
         raise NotFound(f"You have no notebook {notebook_id[:40]!r}.")
     return notebook
 
@@ -44,7 +44,7 @@ def page(
     now: datetime,
 ) -> NotebookList:
     """One page of the user's notebooks. Raises InvalidFields."""
-    found, following = notebooks.page_of(user.name, paging.parse_limit(limit), paging.decode(cursor))
+    found, following = notebooks.page_of(user.id, paging.parse_limit(limit), paging.decode(cursor))
     return NotebookList(
         notebooks=showing.many(found, user, now),
         next=paging.encode(following),
@@ -63,7 +63,7 @@ def events(notebook: Notebook, *, limit: str | None, cursor: str | None, ledger:
                 at=event.at,
                 action=event.action,
                 code=event.code,
-                by=event.by or None,
+                by=notebook.called(event.by) or None,
                 reason=event.reason or None,
                 stops_at=event.stops_at,
                 signals=plain(event.signals),

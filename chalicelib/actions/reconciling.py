@@ -10,6 +10,7 @@ from datetime import datetime
 
 from chalicelib import figures, orphans, times
 from chalicelib.actions.mending import Mending
+from chalicelib.actions.settling import settle
 from chalicelib.actions.telling import Telling
 from chalicelib.aws.due import Due, DueNotebooks
 from chalicelib.aws.instances import Instance, Instances
@@ -66,7 +67,7 @@ class Reconciling:
         """
         counts: Counter[str] = Counter()
         resources = [*self._instances.tagged(), *self._instances.loose()]
-        users = {user.name: user for user in self._users.all()}
+        users = {user.id: user for user in self._users.all()}
         owned = {notebook_id for user in users.values() for notebook_id in user.owned | user.active}
         found, damaged = self._due.read(sorted(orphans.notebooks_of(resources) | owned))
         records = {record.notebook.id: record for record in found}
@@ -175,6 +176,7 @@ class Reconciling:
         unseen: list[Due] = []
         for record in records.values():
             with about(record.notebook.id), part():
+                settle(record.notebook, self._due, self._ledger)
                 counts["made due"] += self._mending.make_due(record, now)
             notebook = record.notebook
             if notebook.instance_id is None or notebook.state not in _HAVE_ONE:

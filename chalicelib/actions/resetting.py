@@ -6,20 +6,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from chalicelib import passwords
+from chalicelib import executions, passwords
 from chalicelib.actions.stopping import ATTEMPTS, read_again, wrong_state
+from chalicelib.aws.faults import as_unavailable
 from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import Unavailable
+from chalicelib.executions import Execution
 from chalicelib.model import Notebook, PasswordRequest
 
-_MADE = (
-    "Keep the password: it is shown this once, and only its hash is kept. It is being set; until that is done, in "
-    "about a minute, the old one holds. If it cannot be set you get a message, and the old one stays."
+_KEEP = "Keep the password: it is shown this once, and only its hash is kept. "
+_BEING_SET = (
+    "It is being set; until that is done, in about a minute, the old one holds. If it cannot be set, you get a message. "
+    "If you ask for another one meanwhile, the newest counts."
 )
-_CHOSEN = (
-    "Your password is being set; until that is done, in about a minute, the old one holds. If it cannot be set you "
-    "get a message, and the old one stays."
+_PERHAPS = (
+    "AWS did not answer, so it is not known whether it is being set. Try it in a few minutes; if it does not work then, "
+    "the old one holds: ask for another."
 )
 
 
@@ -46,7 +49,7 @@ def reset(
     Raises:
         InvalidFields, WrongState: nothing was done.
         NotFound: it is gone by now.
-        Unavailable: it was not begun, as far as is known; the caller may repeat it.
+        Unavailable: nothing was begun, and the old password stays; the caller may repeat it.
     """
     request = PasswordRequest.from_json(document)
     for _ in range(ATTEMPTS):
@@ -57,16 +60,33 @@ def reset(
             notebook = read_again(notebook, notebooks)
             continue
         made = passwords.generate() if request.password is None and request.password_hash is None else None
-        workflows.start(
-            password_arn,
-            f"{counted.id}-password-{counted.passwords}",
-            {
-                "id": counted.id,
-                "owner": counted.owner,
-                "name": counted.name,
-                "instance_id": counted.instance_id,
-                "password_hash": request.password_hash or passwords.hashed(made or request.password or ""),
-            },
+        execution = executions.password(
+            counted, request.password_hash or passwords.hashed(made or request.password or "")
         )
-        return Reset(counted, made, _MADE if made else _CHOSEN)
+        begun = _begun(counted, password_arn, execution, notebooks=notebooks, workflows=workflows)
+        return Reset(counted, made, (_KEEP if made else "") + (_BEING_SET if begun else _PERHAPS))
     raise Unavailable("The notebook's state keeps changing. Try again.")
+
+
+def _begun(
+    counted: Notebook, arn: str, execution: Execution, *, notebooks: NotebooksTable, workflows: Workflows
+) -> bool:
+    """Starts the workflow. False if nobody can tell whether it began.
+
+    Where Step Functions does not answer, the change is withdrawn, which fails if the workflow has begun it: so whoever
+    is told that nothing was begun is told the truth, and whoever is not has the password.
+
+    Raises:
+        Unavailable: it was not begun, and will not be.
+    """
+    try:
+        workflows.start(arn, execution.name, execution.input)
+    except Unavailable as error:
+        try:
+            with as_unavailable("DynamoDB"):
+                withdrawn = notebooks.withdraw_password(counted)
+        except Unavailable:
+            return False
+        if withdrawn:
+            raise Unavailable(f"{error.detail} The password was not changed: the old one stays.") from error
+    return True

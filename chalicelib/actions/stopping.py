@@ -18,9 +18,17 @@ LOOK_AFTER = timedelta(minutes=15)
 
 
 def stop(
-    notebook: Notebook, by: str, *, now: datetime, notebooks: NotebooksTable, workflows: Workflows, stop_arn: str
+    notebook: Notebook,
+    by: str,
+    reason: str,
+    *,
+    now: datetime,
+    notebooks: NotebooksTable,
+    workflows: Workflows,
+    stop_arn: str,
 ) -> Notebook:
-    """Begins to stop a notebook that is ready; its disk stays. The record as it is then.
+    """Begins to stop a notebook that is ready; its disk stays. The record as it is then. `by`: a
+    user's id, or LINK; `reason`: who stopped it, in words.
 
     Raises:
         WrongState: it is not ready; nothing was done.
@@ -28,9 +36,11 @@ def stop(
         Unavailable: the table did not answer.
     """
     for _ in range(ATTEMPTS):
+        if notebook.state in ("requested", "launching"):
+            raise _still_launching(notebook)
         if notebook.state != "ready":
             raise wrong_state(notebook, "ready", "stopped")
-        begun = notebooks.begin_stop(notebook, Stop("asked", f"{by} stopped it", by), now, now + LOOK_AFTER)
+        begun = notebooks.begin_stop(notebook, Stop("asked", reason, by), now, now + LOOK_AFTER)
         if begun is not None:
             execution = executions.stop(begun, call=True)
             start_or_leave(begun, stop_arn, execution, now=now, notebooks=notebooks, workflows=workflows)
@@ -76,6 +86,15 @@ def read_again(notebook: Notebook, notebooks: NotebooksTable) -> Notebook:
 def wrong_state(notebook: Notebook, wanted: str, done: str) -> WrongState:
     """The refusal of what this state does not allow."""
     return WrongState(
-        f"The notebook {notebook.name} is {notebook.state}. It can be {done} while it is {wanted}. Nothing changed.",
+        f"The notebook {notebook.name} is {notebook.state}. It can be {done} only while it is {wanted}.",
         [FieldError("state", f"It is {notebook.state}.", wanted)],
+    )
+
+
+def _still_launching(notebook: Notebook) -> WrongState:
+    return WrongState(
+        f"The notebook {notebook.name} is still being set up, so there is nothing to stop yet. Nothing changed. To "
+        f"cancel the launch and remove its machine, delete the notebook: `nod cancel {notebook.id}`, or "
+        f"DELETE /notebooks/{notebook.id}?confirm={notebook.name}.",
+        [FieldError("state", f"It is {notebook.state}.", "ready")],
     )

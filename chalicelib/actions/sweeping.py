@@ -17,6 +17,7 @@ from chalicelib.actions.draining import Draining, ToStop
 from chalicelib.actions.judging import Judged, Judging
 from chalicelib.actions.mending import Mending
 from chalicelib.actions.parts import Parts, as_trouble
+from chalicelib.actions.settling import settle
 from chalicelib.actions.telling import Telling
 from chalicelib.aws.due import DueNotebooks
 from chalicelib.aws.instances import Instance, Instances
@@ -160,6 +161,10 @@ class Sweeping:
         if look is None:
             swept.complete = False
             return
+        for notebook in (*(judged.notebook for judged in look.judged), *(due.notebook for due in look.others)):
+            if notebook.ledger_lines:
+                with about(notebook.id), swept.part():
+                    settle(notebook, self._due, self._ledger)
         silent = [judged for judged in look.judged if judged.decision.code == idleness.SILENT]
         others = [judged for judged in look.judged if judged.decision.code != idleness.SILENT]
         self._settle(others, swept, now, may_go_on)

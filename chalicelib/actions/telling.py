@@ -47,7 +47,8 @@ class Telling:
         """Publishes the message of one kind to the owner. False if there is no one to tell. `execution`: which tells.
 
         Slack's state is written by the function that delivers to it. What goes wrong comes out, so that who tells can
-        try again: nothing that was not published counts as told.
+        try again: nothing that was not published counts as told. A workflow that asks again, since the answer to its
+        first try was lost, publishes nothing a second time.
         """
         notebook = self._notebooks.get(notebook_id)
         if notebook is None:
@@ -61,13 +62,17 @@ class Telling:
         caught_up = kind not in messages.REPEATED
         if caught_up:
             self._users.mark(notebook.owner, "untold", notebook_id)
-        confirmed = self._begin_email(notebook) if EMAIL in notebook.notify else False
-        view = self._publish(notebook, kind, notebook.notify, now, execution)
-        if kind in ("ready", "started") and view.safe_mode is not None:
-            # The sweep would tell it again.
-            self._notebooks.note_safe_mode(notebook_id, asdict(view.safe_mode))
-        if confirmed:
-            self._notebooks.set_notification(notebook_id, EMAIL, "sent")
+        told = f"{execution} {kind}" if execution else None
+        if told is None or notebook.told != told:
+            confirmed = self._begin_email(notebook) if EMAIL in notebook.notify else False
+            view = self._publish(notebook, kind, notebook.notify, now, execution)
+            if kind in ("ready", "started") and view.safe_mode is not None:
+                # The sweep would tell it again.
+                self._notebooks.note_safe_mode(notebook_id, asdict(view.safe_mode))
+            if told is not None:
+                self._notebooks.set_told(notebook_id, told)
+            if confirmed:
+                self._notebooks.set_notification(notebook_id, EMAIL, "sent")
         if caught_up:
             self._users.unmark(notebook.owner, "untold", notebook_id)
         return True
@@ -137,14 +142,14 @@ class Telling:
                 ):
                     self._publish(notebook, messages.answers_again(notebook), (EMAIL,), now)
                     self._notebooks.set_notification(notebook_id, EMAIL, "sent")
-                self._users.unmark(user.name, "owed", notebook_id)
+                self._users.unmark(user.id, "owed", notebook_id)
 
     def _catch_up(self, user: User, now: datetime, parts: Parts) -> None:
         for notebook_id in sorted(user.untold):
             with about(notebook_id), parts.part():
                 notebook = self._notebooks.get(notebook_id)
                 if notebook is None:
-                    self._users.unmark(user.name, "untold", notebook_id)
+                    self._users.unmark(user.id, "untold", notebook_id)
                 elif (kind := messages.due(notebook)) is not None and _overdue(notebook, now):
                     self.tell(notebook_id, kind, now)
 

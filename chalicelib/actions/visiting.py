@@ -1,26 +1,35 @@
-"""GET /n/{id}, and GET and POST /n/{id}/{action}: people who come by a link, without a token of the API."""
+"""GET /n/{id}, and GET and POST /n/{id}/{action}: people who come by a link, without a token of the API.
+
+Nobody who shows something of ours for a notebook is left at a dead end. Who has its key is led back to its own page,
+whatever was asked for and whatever became of it. Who has a token of ours for it, however old, sees what it does now,
+but only a token that is in time does anything. Waking is open to any of them: each came in a message with the key.
+Who has neither learns nothing, not even whether there is such a notebook.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from decimal import Decimal
 
 from chalicelib import body, links, pages, times, tokens
-from chalicelib.actions.extending import extend
+from chalicelib.actions.extending import extend, kept
 from chalicelib.actions.showing import Showing
 from chalicelib.actions.starting import Starting
 from chalicelib.actions.stopping import stop
+from chalicelib.aws.faults import as_unavailable
 from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.aws.users import UsersTable
 from chalicelib.aws.workflows import Workflows
 from chalicelib.costs import disk_month, last_run
-from chalicelib.errors import LinkExpired, LinkNotValid, NotFound
+from chalicelib.errors import LinkNotValid, NotFound, QuotaExceeded, Unavailable, WrongState
+from chalicelib.idle_words import hours
 from chalicelib.links import Verdict
-from chalicelib.model import Notebook, User
-from chalicelib.pages import Form, Page
+from chalicelib.log import logger
+from chalicelib.model import LINK, Notebook, User
+from chalicelib.pages import Form, Note, Page
 
-# No user's name has this form, so it is looked up and never found.
+# No user's id has this form, so it is looked up and never found.
 _NOBODY = "-"
 
 
@@ -33,10 +42,10 @@ class Redirect:
 
 @dataclass(frozen=True)
 class Act:
-    """What was done: to which notebook, and where its page is."""
+    """What was done, for the ledger: to which notebook and in which words; and where its page is."""
 
     notebook: Notebook
-    by: str
+    reason: str
     location: str
 
 
@@ -66,8 +75,8 @@ class Visits:
         self._starting = starting
         self._prefix = prefix
 
-    def look(self, notebook_id: str, key: str | None, *, stay: bool, now: datetime) -> Redirect | Page:
-        """The link for life: on to the notebook when it is ready (unless one wants to `stay`), else what it does.
+    def look(self, notebook_id: str, key: str | None, *, note: str | None, now: datetime) -> Page:
+        """The link for life: what the notebook does, with its buttons and the way in. `note`: what led here.
 
         Raises:
             NotFound: in the same words, after the same reads, whether there is no such notebook or the key is wrong.
@@ -75,64 +84,99 @@ class Visits:
         found, nothing = self._find(notebook_id), links.Nothing()
         notebook = found.notebook if found else nothing
         if not links.opens(key, found.owner.secret if found else "", notebook) or found is None:
-            raise NotFound("There is nothing behind this link. It may be mistyped, or a newer one has replaced it.")
-        to = links.destination(found.notebook)
-        if to is not None and not stay and self._showing.one(found.notebook, None, now).not_answering is None:
-            return Redirect(to)
-        return self._page(found, key, now)
+            raise NotFound(
+                "There is nothing behind this link. It may be mistyped, or a newer one has replaced it: try the first "
+                "link in the newest message about your notebook."
+            )
+        situation = self._situation(found, now, opened=True)
+        forms = {action: self._form(found, action, key, now) for action in pages.fitting(situation)}
+        return pages.state(situation, forms, self._life(found, key), Note.of(note))
 
     def ask(
-        self, notebook_id: str, action: str, *, mail: str | None, done: str | None, key: str | None, now: datetime
-    ) -> Page:
+        self,
+        notebook_id: str,
+        action: str,
+        *,
+        mail: str | None,
+        done: str | None,
+        key: str | None,
+        note: str | None,
+        now: datetime,
+    ) -> Redirect | Page:
         """A link of a message (`mail`): a page with one button. After a button (`done`): what became of it.
 
         Raises:
             NotFound: there is no such action.
-            LinkNotValid, LinkExpired
+            LinkNotValid: neither the key nor the token is one of ours for this notebook.
         """
         purpose, token = (links.DONE, done) if done is not None else (links.MAIL, mail)
-        found = self._verified(notebook_id, action, purpose, token, now)
-        situation = self._situation(found, now)
-        opened = links.opens(key, found.owner.secret, found.notebook)
+        found, opened, verdict = self._judge(notebook_id, action, purpose=purpose, token=token, key=key, now=now)
+        if opened:
+            late = Note.OLD_LINK if verdict is Verdict.EXPIRED and purpose == links.MAIL else None
+            return Redirect(self._life(found, key, late))
+        situation = self._situation(found, now, opened=False)
+        # What any link leads to: a warning that is read in the morning.
+        wake = {one: self._form(found, one, None, now) for one in pages.fitting(situation) if one == links.WAKE}
         if purpose == links.DONE:
-            return pages.done(situation, action, self._life(found, key) if opened else None)
-        return pages.ask(situation, action, self._form(found, action, None, now))
+            forms = wake
+            if verdict is Verdict.VALID and Note.of(note) is Note.OLD_PAGE and action in pages.fitting(situation):
+                forms = {action: self._form(found, action, None, now)}
+            page = pages.done(situation, action, None, forms, Note.of(note))
+            return page if verdict is Verdict.VALID else replace(page, status=410)
+        if verdict is Verdict.EXPIRED:
+            return pages.late(situation, action, wake)
+        return pages.ask(situation, action, self._form(found, action, None, now), wake)
 
-    def act(self, notebook_id: str, action: str, raw: bytes, content_type: str | None, now: datetime) -> Act:
-        """A button: does it, once the form shows that one of our pages made it.
+    def act(self, notebook_id: str, action: str, raw: bytes, content_type: str | None, now: datetime) -> Act | Redirect:
+        """A button: does it, once the form shows that one of our pages made it. A Redirect: it was not done, and the
+        page it leads to tells why and what is so now.
 
         Raises:
-            BodyTooLarge, UnsupportedMediaType, MalformedBody, InvalidFields, NotFound, LinkNotValid, LinkExpired,
-            WrongState, QuotaExceeded: nothing was done.
-            Unavailable: as of what it does.
+            BodyTooLarge, UnsupportedMediaType, MalformedBody, InvalidFields, NotFound, LinkNotValid: nothing was done.
         """
         form = body.read_form(raw, content_type, ("f", "k"))
-        found = self._verified(notebook_id, action, links.FORM, form.get("f"), now)
-        notebook = self._do(action, found, now)
         key = form.get("k")
-        if not links.opens(key, found.owner.secret, found.notebook):
-            key = None
-        if key is not None and action == links.WAKE:
-            return Act(notebook, found.owner.name, self._life(found, key))
-        token = links.token(found.owner.secret, links.DONE, action, notebook, now + links.FORM_LIFE)
-        location = f"{self._prefix}/n/{notebook.id}/{action}?d={token}" + (f"&k={key}" if key else "")
-        return Act(notebook, found.owner.name, location)
+        found, opened, verdict = self._judge(
+            notebook_id, action, purpose=links.FORM, token=form.get("f"), key=key, now=now
+        )
 
-    def _do(self, action: str, found: _Found, now: datetime) -> Notebook:
+        def back(note: Note | None) -> Redirect:
+            return self._back(found, action, key if opened else None, note, now)
+
+        if verdict is not Verdict.VALID:
+            return back(Note.OTHER if verdict is Verdict.FORGED else Note.OLD_PAGE)
+        try:
+            with as_unavailable("AWS"):
+                notebook, reason = self._do(action, found, now)
+        except WrongState:
+            return back(Note(action))
+        except QuotaExceeded:
+            return back(Note.QUOTA)
+        except Unavailable as error:
+            logger.error("a button was not answered", action=action, exc_info=error)
+            return back(Note.BUSY)
+        return Act(notebook, reason, back(Note.KEPT if action == links.EXTEND else None).location)
+
+    def _do(self, action: str, found: _Found, now: datetime) -> tuple[Notebook, str]:
+        """The record as it is then, and what was done, as the ledger tells it."""
         notebook, settings = found.notebook, self._showing.settings
+        who = f"someone with {found.owner.name}'s link"
         if action == links.WAKE:
-            return self._starting.start(notebook, now)
+            return self._starting.start(notebook, now), f"{who} woke it"
         if action == links.EXTEND:
-            hours = links.extend_hours(found.owner)
-            return extend(notebook, hours, now=now, notebooks=self._notebooks, minute=settings.minute)
-        return stop(
+            wanted = links.extend_hours(found.owner)
+            held = extend(notebook, wanted, now=now, notebooks=self._notebooks, minute=settings.minute)
+            return held, f"{who} asked for {hours(wanted)}; {kept(held)}"
+        stopped = stop(
             notebook,
-            found.owner.name,
+            LINK,
+            f"{who} stopped it",
             now=now,
             notebooks=self._notebooks,
             workflows=self._workflows,
             stop_arn=settings.stop_arn,
         )
+        return stopped, f"{who} stopped it"
 
     def _find(self, notebook_id: str) -> _Found | None:
         """Reads as much for a notebook that there is not."""
@@ -142,37 +186,47 @@ class Visits:
         owner = self._users.get(notebook.owner if notebook else _NOBODY)
         return _Found(notebook, owner) if notebook and owner else None
 
-    def _verified(self, notebook_id: str, action: str, purpose: str, token: str | None, now: datetime) -> _Found:
-        if action not in links.ACTIONS:
-            raise NotFound("There is no such page.")
-        found = self._find(notebook_id)
-        verdict = links.check(
-            token,
-            secret=found.owner.secret if found else "",
-            purpose=purpose,
-            action=action,
-            notebook=found.notebook if found else links.Nothing(),
-            now=now,
-        )
-        if found is None or verdict is Verdict.FORGED:
-            raise LinkNotValid("It is not complete, not for this, or a newer one has replaced it. Nothing was changed.")
-        if verdict is Verdict.EXPIRED:
-            raise LinkExpired("Nothing was changed. Open the notebook by its own link, which does not expire.")
-        return found
+    def _judge(
+        self, notebook_id: str, action: str, *, purpose: str, token: str | None, key: str | None, now: datetime
+    ) -> tuple[_Found, bool, Verdict]:
+        """The notebook, whether the key opens it, and what the token is worth. Reads and compares as much for a
+        notebook that there is not, and for a key that is wrong.
 
-    def _page(self, found: _Found, key: str | None, now: datetime) -> Page:
-        situation = self._situation(found, now)
-        forms = {action: self._form(found, action, key, now) for action in pages.fitting(situation)}
-        return pages.state(situation, forms, self._life(found, key))
+        Raises:
+            NotFound: there is no such action, and no valid key.
+            LinkNotValid: neither is of ours for this notebook.
+        """
+        found = self._find(notebook_id)
+        notebook, secret = (found.notebook, found.owner.secret) if found else (links.Nothing(), "")
+        opened = links.opens(key, secret, notebook) and found is not None
+        verdict = links.check(token, secret=secret, purpose=purpose, action=action, notebook=notebook, now=now)
+        if action not in links.ACTIONS:
+            if not opened or found is None:
+                raise NotFound("There is no such page. Use the first link in the newest message about your notebook.")
+            return found, opened, Verdict.FORGED
+        if found is None or not (opened or verdict is not Verdict.FORGED):
+            raise LinkNotValid(
+                "This link or button is not complete, was made for something else, or a newer link has replaced it. It "
+                "did nothing. Use the first link in the newest message about your notebook."
+            )
+        return found, opened, verdict
 
     def _form(self, found: _Found, action: str, key: str | None, now: datetime) -> Form:
         target = f"{self._prefix}/n/{found.notebook.id}/{action}"
         return Form(action, target, links.form_token(found.owner.secret, action, found.notebook, now), key)
 
-    def _life(self, found: _Found, key: str | None) -> str:
-        return f"{self._prefix}/n/{found.notebook.id}?k={key}"
+    def _life(self, found: _Found, key: str | None, note: Note | None = None) -> str:
+        return f"{self._prefix}/n/{found.notebook.id}?k={key}" + (f"&note={note}" if note else "")
 
-    def _situation(self, found: _Found, now: datetime) -> pages.Situation:
+    def _back(self, found: _Found, action: str, key: str | None, note: Note | None, now: datetime) -> Redirect:
+        """To the page that tells what is so now: by the key where it opened the page, else by a token for that."""
+        if key is not None:
+            return Redirect(self._life(found, key, note))
+        token = links.token(found.owner.secret, links.DONE, action, found.notebook, now + links.FORM_LIFE)
+        location = f"{self._prefix}/n/{found.notebook.id}/{action}?d={token}"
+        return Redirect(location + (f"&note={note}" if note and note is not Note.KEPT else ""))
+
+    def _situation(self, found: _Found, now: datetime, *, opened: bool) -> pages.Situation:
         notebook, owner = found.notebook, found.owner
         prices, region = self._showing.prices, self._showing.settings.region
         others = owner.active - {notebook.id}
@@ -187,6 +241,7 @@ class Visits:
             in_the_way=self._names(others) if full else (),
             may_run=not full,
             extend_hours=links.extend_hours(owner),
+            to=links.destination(notebook) if opened else None,
         )
 
     def _names(self, ids: frozenset[str]) -> list[str]:

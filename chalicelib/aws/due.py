@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from chalicelib import rows, times
-from chalicelib.aws import batches
+from chalicelib.aws import batches, writes
 from chalicelib.aws.items import from_item, to_attribute
 from chalicelib.aws.ledger import Event
 from chalicelib.model import Notebook
@@ -19,6 +19,8 @@ _FAILED = "ConditionalCheckFailed"
 _CONFLICTS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 # What a write expects to find as it was read: the state, and every time that a decision or a person sets.
 _EXPECTED = ("state", "decided_at", "due_at", "hold_until")
+# The id of the sweep's last write, by which it knows a try of its own whose answer was lost.
+_DECIDED = "decided_by"
 
 
 @dataclass(frozen=True)
@@ -91,22 +93,39 @@ class DueNotebooks:
             leaves: sets of its owner (`active`, `owned`) that it leaves at the same time.
             untold: whether its owner has a message to get, which the schedule sends if nobody else does.
         """
-        update = self._update(notebook, changes)
+        if "state" in changes and line is None:
+            raise TypeError("A change of the state without a line of the ledger.")
+        write_id = writes.new_id()
+        update = self._update(notebook, {**changes, _DECIDED: write_id})
         if line is None and not leaves and not untold:
             try:
                 self._client.update_item(**update)
-            except self._client.exceptions.ConditionalCheckFailedException:
-                return False
+            except self._client.exceptions.ConditionalCheckFailedException as error:
+                return writes.own_row(error, _DECIDED, write_id) is not None
             return True
         puts = [{"Put": {"TableName": self._events_table, "Item": line.to_item()}}] if line else []
         actions: list[dict[str, Any]] = [{"Update": update}, *puts]
         if not leaves and not untold:
-            return self._transact(actions) is None
-        reasons = self._transact([*actions, self._owner(notebook, leaves, untold=untold)])
+            return self._transact(actions, write_id) is None
+        reasons = self._transact([*actions, self._owner(notebook, leaves, untold=untold)], write_id)
         if reasons is not None and reasons[0] == "None" and reasons[-1] == _FAILED:
             # Its owner was removed: there is no quota to free and nobody to tell.
-            reasons = self._transact(actions)
+            reasons = self._transact(actions, write_id)
         return reasons is None
+
+    def forget_lines(self, notebook: Notebook) -> bool:
+        """Removes the lines that `notebook` shows, which are in the ledger. False if there are others by now."""
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key={"id": {"S": notebook.id}},
+                ConditionExpression="ledger_lines = :known",
+                UpdateExpression="REMOVE ledger_lines",
+                ExpressionAttributeValues={":known": to_attribute(list(notebook.ledger_lines))},
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
 
     def given(self, notebook_id: str, warned_at: str, due_at: datetime) -> bool:
         """Notes that the warning of that time was published. False if another stands by now, or the state changed."""
@@ -176,6 +195,7 @@ class DueNotebooks:
             "UpdateExpression": " ".join(parts),
             "ExpressionAttributeNames": {f"#{name}": name for name in {**expected, **changes}},
             "ExpressionAttributeValues": values,
+            **writes.RETURN_ROW,
         }
 
     def _owner(self, notebook: Notebook, leaves: Sequence[str], *, untold: bool) -> dict[str, Any]:
@@ -184,20 +204,22 @@ class DueNotebooks:
         return {
             "Update": {
                 "TableName": self._users_table,
-                "Key": {"name": {"S": notebook.owner}},
-                "ConditionExpression": "attribute_exists(#name)",
+                "Key": {"id": {"S": notebook.owner}},
+                "ConditionExpression": "attribute_exists(id)",
                 "UpdateExpression": " ".join(parts),
-                "ExpressionAttributeNames": {"#name": "name"},
                 "ExpressionAttributeValues": {":notebook": {"SS": [notebook.id]}},
             }
         }
 
-    def _transact(self, actions: Sequence[Mapping[str, Any]]) -> list[str] | None:
-        """Why it was not done, one code an action; None when it was."""
+    def _transact(self, actions: Sequence[Mapping[str, Any]], write_id: str) -> list[str] | None:
+        """Why it was not done, one code an action; None when it was. The first action is the record's."""
         try:
             self._client.transact_write_items(TransactItems=actions)
         except self._client.exceptions.TransactionCanceledException as error:
-            reasons = [str(reason.get("Code", "None")) for reason in error.response.get("CancellationReasons", [])]
+            found = error.response.get("CancellationReasons", [])
+            reasons = [str(reason.get("Code", "None")) for reason in found]
+            if found and writes.own_row(found[0], _DECIDED, write_id) is not None:
+                return None
             if _FAILED in reasons or _CONFLICTS & set(reasons):
                 return reasons
             raise

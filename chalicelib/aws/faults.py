@@ -18,12 +18,22 @@ def code_of(error: Exception) -> str:
 @contextmanager
 def as_unavailable(what: str) -> Iterator[None]:
     """Inside, any failure of AWS after the SDK's own retries becomes `Unavailable`."""
-    from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError  # noqa: PLC0415 - not loaded without a client
+    # noqa reason: not loaded without a client.
+    from botocore.exceptions import (  # noqa: PLC0415
+        BotoCoreError,
+        ClientError,
+        HTTPClientError,
+        ParamValidationError,
+    )
 
     try:
         yield
     except ParamValidationError:
         # Our own mistake, and trying again would not help.
         raise
+    except HTTPClientError as error:
+        raise Unavailable(
+            f"{what} did not answer ({type(error).__name__}). It may have done what it was asked to do."
+        ) from error
     except (BotoCoreError, ClientError) as error:
         raise Unavailable(f"{what} did not answer as it should ({code_of(error) or type(error).__name__}).") from error

@@ -11,6 +11,7 @@ from typing import Any
 from chalicelib import rows, times
 from chalicelib.aws import batches
 from chalicelib.aws.items import Attribute, from_item, to_item
+from chalicelib.model import Notebook
 
 _KEPT, _KEEPS_KEPT = timedelta(days=90), timedelta(days=14)
 # Far below the 400 KB of an item, and what a page of lines can be answered with. A line that is refused would keep the
@@ -56,6 +57,20 @@ class Event:
         if rows.size(record) > _MOST_BYTES:
             record |= {"reason": self.reason[:_SHORT], "signals": {"left_out": "too large"}}
         return to_item(record)
+
+    def to_record(self) -> dict[str, object]:
+        """The line as it waits in its notebook's record: written there with the change that it tells of, by the same
+        call, it is lost by nobody who dies after it."""
+        return {name: getattr(self, name) for name in ("at", "action", "code", "by", "reason")}
+
+
+def waiting(notebook: Notebook) -> list[Event]:
+    """The lines that wait in the record. A line that was put there twice, by a call that was made again, is one."""
+    found: dict[str, Event] = {}
+    for row in notebook.ledger_lines:
+        parts = {name: rows.text(row, name) or "" for name in ("at", "action", "code", "by", "reason")}
+        found.setdefault("\n".join(parts.values()), Event(notebook.id, **parts))
+    return list(found.values())
 
 
 def event(notebook_id: str, now: datetime, action: str, code: str, reason: str, *, by: str = "sweep") -> Event:

@@ -9,16 +9,22 @@ from enum import Enum
 from typing import Any
 
 from chalicelib import rows, times
+from chalicelib.aws import writes
 from chalicelib.aws.faults import code_of
 from chalicelib.aws.items import from_item, to_attribute, to_item
+from chalicelib.aws.ledger import Event
 from chalicelib.model import Notebook, Stop, due_shard
 from chalicelib.paging import Cursor
 
 _CONDITION = "ConditionalCheckFailedException"
 _CONFLICTS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
-
-
 _DUE = "due = :due, due_at = :due_at"
+# Who wrote the state last: a write of ours by its id, a workflow by the name of its execution. Either knows a try of its
+# own by it whose answer was lost.
+_MOVED = "moved_by"
+
+
+_WITH_LINE = "ledger_lines = list_append(if_not_exists(ledger_lines, :no_lines), :lines)"
 
 
 class Created(Enum):
@@ -66,26 +72,28 @@ class NotebooksTable:
 
     def create(self, notebook: Notebook) -> Created:
         """Writes the record and counts it against its owner's quota, both or none."""
+        write_id = writes.new_id()
         try:
             self._client.transact_write_items(
                 TransactItems=[
                     {
                         "Put": {
                             "TableName": self._table,
-                            "Item": to_item(notebook.to_record()),
+                            "Item": to_item({**notebook.to_record(), _MOVED: write_id}),
                             "ConditionExpression": "attribute_not_exists(id)",
+                            **writes.RETURN_ROW,
                         }
                     },
                     {
                         "Update": {
                             "TableName": self._users_table,
-                            "Key": {"name": {"S": notebook.owner}},
-                            "ConditionExpression": "attribute_exists(#name) AND #quota > :none AND "
+                            "Key": {"id": {"S": notebook.owner}},
+                            "ConditionExpression": "attribute_exists(id) AND #quota > :none AND "
                             "(attribute_not_exists(active) OR size(active) < #quota) AND "
                             "(attribute_not_exists(owned) OR attribute_not_exists(keeps) OR size(owned) < keeps)",
                             "UpdateExpression": "ADD active :notebook, owned :notebook"
                             + (", untold :notebook" if notebook.notify else ""),
-                            "ExpressionAttributeNames": {"#name": "name", "#quota": "quota"},
+                            "ExpressionAttributeNames": {"#quota": "quota"},
                             "ExpressionAttributeValues": {
                                 ":none": {"N": "0"},
                                 ":notebook": {"SS": [notebook.id]},
@@ -95,9 +103,9 @@ class NotebooksTable:
                 ]
             )
         except self._client.exceptions.TransactionCanceledException as error:
-            reasons = [reason.get("Code", "None") for reason in error.response.get("CancellationReasons", [])]
+            reasons = _reasons(error)
             if reasons[:1] == ["ConditionalCheckFailed"]:
-                return Created.EXISTS
+                return Created.DONE if _own(error, write_id) else Created.EXISTS
             if reasons[1:2] == ["ConditionalCheckFailed"]:
                 return Created.QUOTA
             if _CONFLICTS & set(reasons):
@@ -108,7 +116,7 @@ class NotebooksTable:
     def take_back(self, notebook: Notebook) -> bool:
         """Removes a record that is still `requested` and that no replay took over, and its count.
 
-        False if it is not so any more.
+        False if it is not so any more. A record that is gone is taken back.
         """
         try:
             self._client.transact_write_items(
@@ -120,24 +128,25 @@ class NotebooksTable:
                             "ConditionExpression": "#state = :requested AND attribute_not_exists(replayed)",
                             "ExpressionAttributeNames": {"#state": "state"},
                             "ExpressionAttributeValues": {":requested": {"S": "requested"}},
+                            **writes.RETURN_ROW,
                         }
                     },
                     {
                         "Update": {
                             "TableName": self._users_table,
-                            "Key": {"name": {"S": notebook.owner}},
-                            "ConditionExpression": "attribute_exists(#name)",
+                            "Key": {"id": {"S": notebook.owner}},
+                            "ConditionExpression": "attribute_exists(id)",
                             "UpdateExpression": "DELETE active :notebook, owned :notebook, untold :notebook",
-                            "ExpressionAttributeNames": {"#name": "name"},
                             "ExpressionAttributeValues": {":notebook": {"SS": [notebook.id]}},
                         }
                     },
                 ]
             )
         except self._client.exceptions.TransactionCanceledException as error:
-            reasons = [reason.get("Code", "None") for reason in error.response.get("CancellationReasons", [])]
+            reasons = _reasons(error)
             if "ConditionalCheckFailed" in reasons:
-                return False
+                # Without a row there is none any more: a first try of this call did it, whose answer was lost.
+                return reasons[0] == "ConditionalCheckFailed" and not _row(error)
             raise
         return True
 
@@ -148,7 +157,7 @@ class NotebooksTable:
         )
 
     def page_of(self, owner: str, limit: int, after: Cursor | None) -> tuple[list[Notebook], Cursor | None]:
-        """Notebooks of one owner, newest first, and where the next page begins."""
+        """Notebooks of one owner (an id), newest first, and where the next page begins."""
         query: dict[str, Any] = {
             "TableName": self._table,
             "IndexName": "owner-index",
@@ -199,12 +208,16 @@ class NotebooksTable:
                 **_due(notebook.id, look_at),
             },
             names={"#state": "state"},
+            once=True,
         )
 
-    def begin_stop(self, notebook: Notebook, stop: Stop, now: datetime, look_at: datetime) -> Notebook | None:
+    def begin_stop(
+        self, notebook: Notebook, stop: Stop, now: datetime, look_at: datetime, *, line: Event | None = None
+    ) -> Notebook | None:
         """From `ready` to `stopping`, with the reason; one more of `stops`. None if it is not ready by now.
 
-        Who stops it keeps it no longer, also if EC2 then fails to: the hold ends.
+        Who stops it keeps it no longer, also if EC2 then fails to: the hold ends. `line`: of the ledger, kept in the
+        record until it is there.
         """
         return self._change(
             notebook.id,
@@ -219,12 +232,16 @@ class NotebooksTable:
                 **_due(notebook.id, look_at),
             },
             names={"#state": "state", "#stop": "stop", "#error": "error"},
+            once=True,
+            line=line,
         )
 
     def begin_start(self, notebook: Notebook, now: datetime, look_at: datetime) -> Started:
         """From `stopped` to `starting`, one more of `starts` than `notebook` shows, and counted against its owner's
         quota: all or nothing. A hold was of a run before: however that ended, this one begins without."""
+        write_id = writes.new_id()
         values = {
+            ":write": write_id,
             ":stopped": "stopped",
             ":starting": "starting",
             ":known": notebook.starts,
@@ -239,27 +256,23 @@ class NotebooksTable:
                         "Update": {
                             "TableName": self._table,
                             "Key": {"id": {"S": notebook.id}},
-                            "ConditionExpression": "#state = :stopped AND "
-                            + (
-                                "starts = :known"
-                                if notebook.starts
-                                else "(attribute_not_exists(starts) OR starts = :known)"
-                            ),
-                            "UpdateExpression": f"SET #state = :starting, starts = :next, {_DUE}, updated_at = :now "
-                            "REMOVE #error, warned, hold_until, safe_mode, not_answering",
+                            "ConditionExpression": "#state = :stopped AND " + _counted("starts", notebook.starts),
+                            "UpdateExpression": f"SET #state = :starting, starts = :next, {_DUE}, updated_at = :now, "
+                            f"{_MOVED} = :write REMOVE #error, warned, hold_until, safe_mode, not_answering",
                             "ExpressionAttributeNames": {"#state": "state", "#error": "error"},
                             "ExpressionAttributeValues": to_item(values),
+                            **writes.RETURN_ROW,
                         }
                     },
                     {
                         "Update": {
                             "TableName": self._users_table,
-                            "Key": {"name": {"S": notebook.owner}},
-                            "ConditionExpression": "attribute_exists(#name) AND #quota > :none AND "
+                            "Key": {"id": {"S": notebook.owner}},
+                            "ConditionExpression": "attribute_exists(id) AND #quota > :none AND "
                             "(attribute_not_exists(active) OR size(active) < #quota OR contains(active, :id))",
                             "UpdateExpression": "ADD active :notebook"
                             + (", untold :notebook" if notebook.notify else ""),
-                            "ExpressionAttributeNames": {"#name": "name", "#quota": "quota"},
+                            "ExpressionAttributeNames": {"#quota": "quota"},
                             "ExpressionAttributeValues": {
                                 ":none": {"N": "0"},
                                 ":id": {"S": notebook.id},
@@ -270,9 +283,9 @@ class NotebooksTable:
                 ]
             )
         except self._client.exceptions.TransactionCanceledException as error:
-            reasons = [reason.get("Code", "None") for reason in error.response.get("CancellationReasons", [])]
+            reasons = _reasons(error)
             if reasons[:1] == ["ConditionalCheckFailed"]:
-                return Started.MOVED
+                return Started.DONE if _own(error, write_id) else Started.MOVED
             if reasons[1:2] == ["ConditionalCheckFailed"]:
                 return Started.QUOTA
             if _CONFLICTS & set(reasons):
@@ -298,22 +311,52 @@ class NotebooksTable:
         )
 
     def count_password(self, notebook: Notebook, now: datetime) -> Notebook | None:
-        """One more of `passwords`. None if it is not ready by now."""
+        """One more of `passwords` than `notebook` shows: the number of this change, by which the newest one counts.
+        None if it is not ready by now, or another change was asked for meanwhile."""
         return self._change(
             notebook.id,
-            "#state = :expected",
-            "SET updated_at = :now REMOVE #error ADD passwords :one",
-            {":expected": "ready", ":now": times.to_text(now), ":one": 1},
+            "#state = :expected AND " + _counted("passwords", notebook.passwords),
+            "SET passwords = :next, updated_at = :now REMOVE #error",
+            {
+                ":expected": "ready",
+                ":now": times.to_text(now),
+                ":known": notebook.passwords,
+                ":next": notebook.passwords + 1,
+            },
             names={"#state": "state", "#error": "error"},
+            once=True,
+        )
+
+    def withdraw_password(self, notebook: Notebook) -> bool:
+        """Has the change of the password that `notebook` counts last not be made. False if its workflow has begun.
+
+        The workflow's first state writes the same attribute (password.asl.yaml): one of the two is first.
+        """
+        number = notebook.passwords
+        return self._update_if(
+            notebook.id,
+            "attribute_exists(id) AND (attribute_not_exists(#change) OR #change = :withdrawn) AND "
+            "(attribute_not_exists(password_number) OR password_number < :number)",
+            "SET #change = :withdrawn",
+            names={"#change": f"password_change_{number}"},
+            values=to_item({":withdrawn": "withdrawn", ":number": number}),
         )
 
     def renew_link(self, notebook: Notebook, api_url: str | None, now: datetime) -> Notebook | None:
-        """Ends every link there is, and says where the API is called now. None if the record is gone."""
+        """Ends every link there is, and says where the API is called now. None if the record is gone, or another
+        request has renewed the link meanwhile."""
+        known = notebook.link_version
         return self._change(
             notebook.id,
-            "attribute_exists(id)",
-            "SET updated_at = :now" + (", api_url = :url" if api_url else "") + " ADD link_version :one",
-            {":now": times.to_text(now), ":one": 1, **({":url": api_url} if api_url else {})},
+            "attribute_exists(id) AND " + _counted("link_version", known),
+            "SET link_version = :next, updated_at = :now" + (", api_url = :url" if api_url else ""),
+            {
+                ":now": times.to_text(now),
+                ":known": known,
+                ":next": known + 1,
+                **({":url": api_url} if api_url else {}),
+            },
+            once=True,
         )
 
     def look_soon(self, notebook: Notebook, now: datetime) -> bool:
@@ -346,6 +389,22 @@ class NotebooksTable:
             values={":ready": {"S": "ready"}, ":trouble": to_attribute(dict(trouble))},
         )
 
+    def set_told(self, notebook_id: str, told: str) -> bool:
+        """Notes who published which message. False if the record is gone."""
+        return self._update_if(
+            notebook_id, "attribute_exists(id)", "SET told = :told", values={":told": to_attribute(told)}
+        )
+
+    def forget_lines(self, notebook: Notebook) -> bool:
+        """Removes the lines that `notebook` shows, which are in the ledger. False if there are others by now: they are
+        written again with those, and are the same rows."""
+        return self._update_if(
+            notebook.id,
+            "ledger_lines = :known",
+            "REMOVE ledger_lines",
+            values=to_item({":known": list(notebook.ledger_lines)}),
+        )
+
     def expire(self, notebook: Notebook, at: datetime) -> bool:
         """Has DynamoDB remove the record some time after `at`. False if it is in another state by now."""
         return self._update_if(
@@ -364,9 +423,21 @@ class NotebooksTable:
         values: Mapping[str, object],
         *,
         names: dict[str, str] | None = None,
+        once: bool = False,
+        line: Event | None = None,
     ) -> Notebook | None:
-        """The record after the change; None if the condition did not hold."""
+        """The record after the change; None if the condition did not hold. `change` begins with SET.
+
+        `once`: the change makes its own condition false, so a try of it whose answer was lost is told by its id.
+        """
         request: dict[str, Any] = {"ExpressionAttributeNames": names} if names else {}
+        write_id = writes.new_id()
+        if once:
+            change = change.replace("SET ", f"SET {_MOVED} = :write, ", 1)
+            values = {**values, ":write": write_id}
+        if line is not None:
+            change = change.replace("SET ", f"SET {_WITH_LINE}, ", 1)
+            values = {**values, ":no_lines": [], ":lines": [line.to_record()]}
         try:
             answer = self._client.update_item(
                 TableName=self._table,
@@ -375,10 +446,12 @@ class NotebooksTable:
                 UpdateExpression=change,
                 ExpressionAttributeValues=to_item(values),
                 ReturnValues="ALL_NEW",
+                **writes.RETURN_ROW,
                 **request,
             )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return None
+        except self._client.exceptions.ConditionalCheckFailedException as error:
+            row = writes.own_row(error, _MOVED, write_id)
+            return Notebook.from_record(from_item(row)) if row else None
         return Notebook.from_record(from_item(answer["Attributes"]))
 
     def _update_if(
@@ -409,3 +482,24 @@ class NotebooksTable:
 
 def _due(notebook_id: str, at: datetime) -> dict[str, object]:
     return {":due": due_shard(notebook_id), ":due_at": times.to_text(at)}
+
+
+def _counted(counter: str, known: int) -> str:
+    """The condition that a counter stands at `:known`; one that was never counted is not in the record."""
+    return f"{counter} = :known" if known else f"(attribute_not_exists({counter}) OR {counter} = :known)"
+
+
+def _reasons(error: Any) -> list[str]:
+    """Why a transaction was not done, one code an action."""
+    return [reason.get("Code", "None") for reason in error.response.get("CancellationReasons", [])]
+
+
+def _row(error: Any) -> Mapping[str, Any]:
+    """The row of the first action, as its condition found it; empty if there is none."""
+    row: Mapping[str, Any] = error.response["CancellationReasons"][0].get("Item") or {}
+    return row
+
+
+def _own(error: Any, write_id: str) -> bool:
+    """Whether the first action failed since an earlier try of the same transaction had done it."""
+    return writes.own_row(error.response["CancellationReasons"][0], _MOVED, write_id) is not None

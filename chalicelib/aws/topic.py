@@ -29,20 +29,20 @@ class Topic:
                 }
             ),
             MessageAttributes={
-                "owner": {"DataType": "String", "StringValue": message.owner},
+                "owner": {"DataType": "String", "StringValue": message.owner_id},
                 "kind": {"DataType": "String", "StringValue": message.kind},
                 "channels": {"DataType": "String.Array", "StringValue": json.dumps(list(message.channels))},
             },
         )
 
-    def subscribe_email(self, owner: str, address: str) -> str:
-        """Subscribes an address to its owner's messages; AWS mails it to confirm. The subscription's ARN."""
+    def subscribe_email(self, user_id: str, address: str) -> str:
+        """Subscribes an address to a user's messages; AWS mails it to confirm. The subscription's ARN."""
         answer = self._client.subscribe(
             TopicArn=self._arn,
             Protocol="email",
             Endpoint=address,
             Attributes={
-                "FilterPolicy": json.dumps({"owner": [owner], "channels": ["email"]}),
+                "FilterPolicy": json.dumps({"owner": [user_id], "channels": ["email"]}),
                 "RedrivePolicy": json.dumps({"deadLetterTargetArn": self._undelivered()}),
             },
             ReturnSubscriptionArn=True,

@@ -1,13 +1,21 @@
-"""The table `users` (DynamoDB)."""
+"""The table `users` (DynamoDB): a row for each user by their id, and one for each name that is taken.
+
+A name belongs to one user at a time and may go to another later, so nothing but `named` looks anybody up by it: that is
+for the command line of whoever runs the deployment.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from chalicelib.aws.items import from_item, to_attribute, to_item
 from chalicelib.log import logger
 from chalicelib.model import User
+
+_ATTEMPTS = 8
+_NAME_ROW = "name#"
+"""Before a name, the key of the row that says who has it. No id of a user begins so."""
 
 
 class UsersTable:
@@ -17,15 +25,24 @@ class UsersTable:
         self._client = client
         self._table = table
 
-    def get(self, name: str) -> User | None:
-        """One user; None if there is none of that name."""
-        answer = self._client.get_item(TableName=self._table, Key={"name": {"S": name}}, ConsistentRead=True)
-        item = answer.get("Item")
+    def get(self, user_id: str) -> User | None:
+        """One user; None if there is none with that id."""
+        item = self._row(user_id)
         return User.from_record(from_item(item)) if item else None
+
+    def named(self, name: str) -> User | None:
+        """The user who has that name now; None if nobody has."""
+        item = self._row(_NAME_ROW + name)
+        return self.get(item["user"]["S"]) if item else None
 
     def all(self) -> Iterator[User]:
         """Every user. Reads the whole table, which is small."""
-        yield from self._scan({})
+        yield from self._scan(
+            {
+                "FilterExpression": "NOT begins_with(id, :name_row)",
+                "ExpressionAttributeValues": {":name_row": {"S": _NAME_ROW}},
+            }
+        )
 
     def to_look_at(self) -> Iterator[User]:
         """Users whose e-mail address is not confirmed yet, or with messages that did not go out yet."""
@@ -37,18 +54,18 @@ class UsersTable:
             }
         )
 
-    def mark(self, name: str, marker: str, notebook_id: str) -> bool:
+    def mark(self, user_id: str, marker: str, notebook_id: str) -> bool:
         """Puts a notebook into `untold` or `owed`. False if there is no such user."""
-        return self._change_marker("ADD", name, marker, notebook_id)
+        return self._change_marker("ADD", user_id, marker, notebook_id)
 
-    def unmark(self, name: str, marker: str, notebook_id: str) -> bool:
+    def unmark(self, user_id: str, marker: str, notebook_id: str) -> bool:
         """Takes a notebook out of `untold` or `owed`. False if there is no such user."""
-        return self._change_marker("DELETE", name, marker, notebook_id)
+        return self._change_marker("DELETE", user_id, marker, notebook_id)
 
     def confirm_email(self, user: User) -> bool:
         """Notes that the address of `user` was confirmed. False if it has another subscription by now."""
         return self._update_if(
-            user.name,
+            user.id,
             "email_subscription = :subscription",
             "SET email_state = :confirmed",
             {},
@@ -56,19 +73,22 @@ class UsersTable:
         )
 
     def add(self, record: Mapping[str, object]) -> bool:
-        """Writes a new user. False if the name is taken."""
-        try:
-            self._client.put_item(
-                TableName=self._table,
-                Item=to_item(record),
-                ConditionExpression="attribute_not_exists(#name)",
-                ExpressionAttributeNames={"#name": "name"},
-            )
-        except self._client.exceptions.ConditionalCheckFailedException:
-            return False
-        return True
+        """Writes a new user and takes their name, both or none. False if the name is taken."""
+        name_row = {"id": _NAME_ROW + str(record["name"]), "user": record["id"]}
+        return self._transact(
+            [
+                {
+                    "Put": {
+                        "TableName": self._table,
+                        "Item": to_item(row),
+                        "ConditionExpression": "attribute_not_exists(id)",
+                    }
+                }
+                for row in (record, name_row)
+            ]
+        )
 
-    def update(self, name: str, changes: Mapping[str, object | None]) -> bool:
+    def update(self, user_id: str, changes: Mapping[str, object | None]) -> bool:
         """Sets attributes; None removes one. False if there is no such user."""
         keys = {f"#k{index}": key for index, key in enumerate(changes)}
         values = {
@@ -79,27 +99,71 @@ class UsersTable:
             ("REMOVE", [f"#k{index}" for index, value in enumerate(changes.values()) if value is None]),
         ]
         change = " ".join(f"{verb} {', '.join(terms)}" for verb, terms in parts if terms)
-        return self._update_if(name, "attribute_exists(#name)", change, {**keys, "#name": "name"}, values)
+        return self._update_if(user_id, "attribute_exists(id)", change, keys, values)
 
-    def remove(self, name: str) -> None:
-        """Removes the row, whether it was there or not."""
-        self._client.delete_item(TableName=self._table, Key={"name": {"S": name}})
+    def remove(self, user: User) -> bool:
+        """Removes a user and frees their name, both or none. False if they have notebooks, or are gone by now.
 
-    def _change_marker(self, verb: str, name: str, marker: str, notebook_id: str) -> bool:
+        The condition on the row is what a request for a notebook at the same moment meets, too: either it is refused,
+        or the user stays.
+        """
+        return self._transact(
+            [
+                {
+                    "Delete": {
+                        "TableName": self._table,
+                        "Key": {"id": {"S": user.id}},
+                        "ConditionExpression": "attribute_exists(id) AND attribute_not_exists(active) AND "
+                        "attribute_not_exists(owned)",
+                    }
+                },
+                {
+                    "Delete": {
+                        "TableName": self._table,
+                        "Key": {"id": {"S": _NAME_ROW + user.name}},
+                        "ConditionExpression": "#user = :user",
+                        "ExpressionAttributeNames": {"#user": "user"},
+                        "ExpressionAttributeValues": {":user": {"S": user.id}},
+                    }
+                },
+            ]
+        )
+
+    def _row(self, key: str) -> dict[str, Any] | None:
+        answer = self._client.get_item(TableName=self._table, Key={"id": {"S": key}}, ConsistentRead=True)
+        item: dict[str, Any] | None = answer.get("Item")
+        return item
+
+    def _transact(self, actions: Sequence[Mapping[str, Any]]) -> bool:
+        """False if a condition does not hold. Tries again while other writes have the rows: each takes milliseconds."""
+        for attempts_left in reversed(range(_ATTEMPTS)):
+            try:
+                self._client.transact_write_items(TransactItems=actions)
+            except self._client.exceptions.TransactionCanceledException as error:
+                reasons = {reason.get("Code") for reason in error.response.get("CancellationReasons", [])}
+                if "ConditionalCheckFailed" in reasons:
+                    return False
+                if "TransactionConflict" not in reasons or not attempts_left:
+                    raise
+            else:
+                break
+        return True
+
+    def _change_marker(self, verb: str, user_id: str, marker: str, notebook_id: str) -> bool:
         return self._update_if(
-            name,
-            "attribute_exists(#name)",
+            user_id,
+            "attribute_exists(id)",
             f"{verb} #marker :notebook",
-            {"#name": "name", "#marker": marker},
+            {"#marker": marker},
             {":notebook": {"SS": [notebook_id]}},
         )
 
     def _update_if(
-        self, name: str, condition: str, change: str, names: Mapping[str, str], values: Mapping[str, object]
+        self, user_id: str, condition: str, change: str, names: Mapping[str, str], values: Mapping[str, object]
     ) -> bool:
         request: dict[str, Any] = {
             "TableName": self._table,
-            "Key": {"name": {"S": name}},
+            "Key": {"id": {"S": user_id}},
             "ConditionExpression": condition,
             "UpdateExpression": change,
         }
@@ -120,6 +184,6 @@ class UsersTable:
                     user = User.from_record(from_item(item))
                 except (KeyError, TypeError, ValueError) as error:
                     # One row that nobody can read keeps the schedules from no other user.
-                    logger.error("user cannot be read", user=item["name"].get("S"), reason=repr(error))
+                    logger.error("user cannot be read", user=item["id"].get("S"), reason=repr(error))
                 else:
                     yield user

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from chalicelib.aws.faults import as_unavailable
@@ -37,11 +38,9 @@ class Workflows:
             Unavailable: it could not be started.
         """
         note(execution=name)
-        # Sorted, so that the same plan is the same text: Step Functions compares the input of equal names.
-        text = json.dumps(document, sort_keys=True, separators=(",", ":"))
         with as_unavailable("Step Functions"):
             try:
-                self._client.start_execution(stateMachineArn=arn, name=name, input=text)
+                self._client.start_execution(stateMachineArn=arn, name=name, input=_text(document))
             except self._client.exceptions.ExecutionAlreadyExists:
                 return False
         return True
@@ -58,6 +57,22 @@ class Workflows:
             except self._client.exceptions.ExecutionDoesNotExist:
                 return False
         return True
+
+    def began(self, arn: str, name: str, document: Mapping[str, object], since: datetime) -> bool:
+        """Whether the execution of that name is of this very input and began at `since` or later.
+
+        A start whose answer was lost is repeated by the SDK. Step Functions answers as if it was the first, but once
+        the execution has ended it refuses the name.
+
+        Raises:
+            Unavailable: Step Functions does not say.
+        """
+        with as_unavailable("Step Functions"):
+            try:
+                found = self._client.describe_execution(executionArn=_execution(arn, name))
+            except self._client.exceptions.ExecutionDoesNotExist:
+                return False
+        return bool(found.get("input") == _text(document) and found["startDate"] >= since)
 
     def look(self, arn: str, name: str) -> Execution | None:
         """The execution of that name as it stands; None if there is none.
@@ -96,6 +111,11 @@ class Workflows:
         except late:
             return False
         return True
+
+
+def _text(document: Mapping[str, object]) -> str:
+    # Sorted, so that the same plan is the same text: Step Functions compares the input of equal names.
+    return json.dumps(document, sort_keys=True, separators=(",", ":"))
 
 
 def _execution(arn: str, name: str) -> str:

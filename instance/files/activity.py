@@ -65,6 +65,8 @@ class Sample(NamedTuple):
     browsers: tuple[int, int] | None = None
     #: Of `cpu_seconds` the share of the process that used most. None: as if one had used it all.
     busiest_seconds: float | None = None
+    #: Whether a person may have done something that could not be seen.
+    input_unseen: bool = False
 
 
 class Flow:
@@ -175,7 +177,7 @@ class Activity:
         if sample is None or now - sample.at > STALE_SECONDS:
             sample = Sample(now)
         found = {
-            "input": sample.input_at,
+            "input": None if sample.input_unseen else sample.input_at,
             "kernels": sample.kernels,
             "terminals": sample.terminals,
             "cpu": sample.cpu_seconds,

@@ -5,8 +5,8 @@ Run by nod-certificate.service as root, at boot and every hour. Makes a new cert
 when it ends within 30 days, or when the instance's public or private names or addresses (asked from IMDSv2)
 are others than those in it. `--show` prints fingerprint and names of the present one instead.
 
-Key and certificate are one file, replaced in one step: the server reads it anew for each connection and must
-never see the key of one and the certificate of the other.
+Key and certificate are one file, replaced in one step (replace_file.py): the server reads it anew for each connection
+and must never see the key of one and the certificate of the other.
 """
 
 import contextlib
@@ -14,7 +14,6 @@ import hashlib
 import http.client
 import ipaddress
 import json
-import os
 import re
 import shutil
 import ssl
@@ -23,6 +22,11 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+
+# python3 -I looks nowhere but in its own library.
+sys.path.append(str(Path(__file__).resolve().parent))
+
+from replace_file import replace  # type: ignore[import-not-found]
 
 FOLDER = Path("/etc/nod/tls")
 READERS = "jupyter"
@@ -124,7 +128,8 @@ def make(folder: Path, names: list[str]) -> None:
     """
     spelled = [f"{'IP' if is_address(name) else 'DNS'}:{name}" for name in names]
     common_name = next((name for name in names if len(name) <= 64), "notebook")
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".new-") as scratch:
+    # In the service's own /tmp, which lies in memory: a full disk does not keep a notebook from its new address.
+    with tempfile.TemporaryDirectory() as scratch:
         key, certificate = Path(scratch, "key.pem"), Path(scratch, "certificate.pem")
         # fmt: off
         made = openssl(
@@ -139,14 +144,11 @@ def make(folder: Path, names: list[str]) -> None:
         # fmt: on
         if made.returncode != 0:
             raise CertificateError(f"openssl: {made.stderr.strip()[-300:]}")
-        both = Path(scratch, "notebook.pem")
-        both.touch(mode=0o600)
-        both.write_text(certificate.read_text() + key.read_text())
-        both.chmod(0o640)
-        shutil.chown(both, group=READERS)
-        with both.open("rb") as written:
-            os.fsync(written.fileno())
-        both.replace(folder / "notebook.pem")
+        both = certificate.read_bytes() + key.read_bytes()
+    try:
+        replace(folder / "notebook.pem", both, 0o640, READERS)
+    except OSError as error:
+        raise CertificateError(f"the certificate could not be put in place: {error}") from error
 
 
 def is_address(name: str) -> bool:

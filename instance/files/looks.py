@@ -19,8 +19,11 @@ from .processes import Look, Processes
 from .terminals import Linux, Terminals
 
 # Written by the server every two seconds.
-SNAPSHOT = "/run/nod-jupyter/activity.json"
+SNAPSHOT = "/run/nod-activity/activity.json"
 SNAPSHOT_BYTES = 65536
+# It writes in place: who comes in between finds half of it, and all of it a moment later.
+SNAPSHOT_TRIES = 3
+SNAPSHOT_AGAIN_SECONDS = 0.02
 # A server that has not written for so long hangs, whatever it says of its kernels.
 STALE_SECONDS = 30.0
 # Whatever a minute is: the server writes every two seconds, and may be slow.
@@ -30,6 +33,10 @@ COUNTERS = ("/usr/sbin/nft", "list", "counters", "table", "inet", "nod_traffic")
 COUNTED = re.compile(rb"counter (?:sent|received) \{\s*packets \d+ bytes (\d+)")
 # A program of its own costs more than all the rest of a look.
 TRAFFIC_SECONDS = 15.0
+HOME = "/home/jupyter"
+# A program of its own, which can be ended: the user may have put a file system there that never answers.
+SPACE_QUESTION = ("/usr/bin/stat", "--file-system", "--format=%a %b %S", HOME)
+MIB = 1024 * 1024
 GPU = "/dev/nvidia0"
 GPU_SECONDS = 30.0
 GPU_QUESTION = ("nvidia-smi", "--query-gpu=utilization.gpu", "--format=csv,noheader,nounits")
@@ -48,10 +55,25 @@ class Snapshot(NamedTuple):
     input_at: float
     kernels: list[tuple[bool, bool]]
     browsers: tuple[int, int]
+    #: Whether something could not be looked at that may have been a person's.
+    unseen: bool = False
+    #: Of each kernel its process and the ports that it listens at for the server; None: not told.
+    processes: tuple[tuple[int, ...] | None, ...] = ()
+    #: Ports of apps that are used through the server, which itself sees who calls them.
+    proxied: frozenset[int] = frozenset()
 
 
 def read_snapshot(path: str, now: float) -> Snapshot | None:
     """The server's snapshot; None when there is none that can be believed. Its writer is not trusted."""
+    for _ in range(SNAPSHOT_TRIES):
+        found = _read_once(path, now)
+        if found is not None:
+            return found
+        time.sleep(SNAPSHOT_AGAIN_SECONDS)
+    return None
+
+
+def _read_once(path: str, now: float) -> Snapshot | None:
     try:
         file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
@@ -86,7 +108,24 @@ def parse_snapshot(value: Any, now: float) -> Snapshot | None:
         if not isinstance(kernel, list) or len(kernel) != 2 or not all(isinstance(flag, bool) for flag in kernel):
             return None
         pairs.append((kernel[0], kernel[1]))
-    return Snapshot(at, min(input_at, now), pairs, (min(MOST, int(visible)), min(MOST, int(hidden))))
+    return Snapshot(
+        at,
+        min(input_at, now),
+        pairs,
+        (min(MOST, int(visible)), min(MOST, int(hidden))),
+        value.get("unseen") is True,
+        tuple(_numbers(process) or None for process in _list(value.get("processes"))),
+        frozenset(_numbers(value.get("proxied"))),
+    )
+
+
+def _list(value: Any) -> list[Any]:
+    return value[:MOST] if isinstance(value, list) else []
+
+
+def _numbers(value: Any) -> tuple[int, ...]:
+    """Process ids and ports."""
+    return tuple(one for one in _list(value) if isinstance(one, int) and not isinstance(one, bool) and one > 0)
 
 
 def run(command: tuple[str, ...]) -> bytes | None:
@@ -114,6 +153,27 @@ class Now:
             self._asked_at = now
             self.value = self._ask()
         return self.value
+
+
+class Space(NamedTuple):
+    """Room in the file system of the user's home, in MiB: what an ordinary user may still write, and the whole."""
+
+    free_mib: int
+    size_mib: int
+
+
+def home_space() -> Space | None:
+    """Room for what the notebook's user writes; None: could not be found out."""
+    return parse_space(run(SPACE_QUESTION))
+
+
+def parse_space(answer: bytes | None) -> Space | None:
+    """Space from what `stat` printed: free blocks, all blocks, bytes in a block. None for anything else."""
+    words = (answer or b"").split()
+    if len(words) != 3 or not all(word.isdigit() for word in words):
+        return None
+    free, blocks, size = map(int, words)
+    return Space(free * size // MIB, blocks * size // MIB)
 
 
 class Traffic:
@@ -177,6 +237,7 @@ class Looker:
         return Sample(
             now,
             input_at=input_at,
+            input_unseen=jupyter is not None and jupyter.unseen,
             kernels=jupyter.kernels if jupyter else None,
             terminals=terminals,
             cpu_seconds=found.cpu_seconds,

@@ -30,8 +30,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from .activity import Activity, number
-from .looks import Looker, boottime
+from .activity import ACTIVITY, Activity, number
+from .due import DueJobs, Job
+from .looks import Looker, Space, boottime, home_space
 from .notebook_probe import KEY, NOTEBOOK, ask
 from .server_status import ServerStatus
 
@@ -41,6 +42,8 @@ SAMPLE_SECONDS = 5.0
 PERIOD_SECONDS = 60.0
 QUIET_PERIOD_SECONDS = 240.0
 PROBE_SECONDS = 15.0
+# Use that begins after so long without any is told at once: a stop may be near.
+AWAY_SECONDS = 60.0
 DEAD_MAN_SECONDS = 3 * 3600.0
 # As chalicelib/idleness.py has it: for so long, or an hour over the limit, what cannot be told counts as use.
 UNKNOWN_SECONDS = 4 * 3600.0
@@ -56,6 +59,8 @@ OUT_OF_TIME = (9, 10)
 NO_CHECK_TIME = 0x200000
 # A notebook that has not answered for so long does not start any more: it is asked as one that answers.
 STARTING_SECONDS = 600.0
+# The user's crontab and timers are looked at so often.
+JOBS_SECONDS = 600.0
 # A certificate can end while nothing else changes.
 VALIDITY_SECONDS = 3600.0
 # The table forgets the row of a machine that has not written for so long: it is gone, or stopped, and starts anew.
@@ -439,6 +444,10 @@ class DeadMan:
         patience = self.patience()
         return idle_seconds >= patience and now - self.confirmed_at >= patience and now >= self.hold_at
 
+    def is_due(self, idle_seconds: float) -> bool:
+        """Whether the sweep may stop it now: from the limit to twice that, after which something else keeps it."""
+        return self._limit() <= idle_seconds <= 2 * self._limit()
+
     def state(self) -> dict[str, Any]:
         """What to keep over a restart of the monitor (JSON)."""
         return {
@@ -484,15 +493,18 @@ class Rhythm:
         """How many heartbeats failed in a row."""
         return self._failures
 
-    def is_due(self, now: float, urgent: Any, active: bool) -> bool:
+    def is_due(self, now: float, urgent: Any, active: bool, *, began: bool = False) -> bool:
         """Whether to send now. What is `urgent` is told at once when it changes, unless the last one failed.
 
-        While something is `active` one comes each minute, else every four minutes.
+        While something is `active` one comes each minute, else every four minutes. `began`: somebody is back, which is
+        told at once, too.
         """
         if self._due is None:
             return True
         if self._failures:
             return now >= self._due
+        if began:
+            return True
         quiet = (QUIET_PERIOD_SECONDS - PERIOD_SECONDS) * self._scale
         return urgent != self._sent or now >= self._due + (0.0 if active else quiet)
 
@@ -508,6 +520,10 @@ class Rhythm:
         if self._failures <= len(RETRY_SECONDS):
             wait = min(wait, RETRY_SECONDS[self._failures - 1] * (0.5 + jitter / 2))
         self._due = now + max(LEAST_SECONDS, wait)
+
+
+def _none_due(now: datetime.datetime) -> list[Job]:  # noqa: ARG001
+    return []
 
 
 class Monitor:
@@ -527,6 +543,8 @@ class Monitor:
         clock: Callable[[], float] = boottime,
         wall: Callable[[], datetime.datetime] = utc_now,
         end: Callable[[], None] = power_off,
+        space: Callable[[], Space | None] = home_space,
+        due_jobs: Callable[[datetime.datetime], list[Job]] = _none_due,
         server: ServerStatus | None = None,
     ) -> None:
         self._looker = looker
@@ -543,6 +561,10 @@ class Monitor:
         self._clock = clock
         self._time = Timekeeper(wall, clock)
         self._end = end
+        self._space = space
+        self._due_jobs = due_jobs
+        self._jobs: list[Job] = []
+        self._jobs_at: float | None = None
         started = clock()
         self.activity = Activity(started)
         self.dead_man = DeadMan(started, minute)
@@ -557,6 +579,9 @@ class Monitor:
         self._validity: tuple[tuple[bytes, str], float] | None = None
         self._was_over: float | None = None
         self._told: Any = None
+        # How long nothing had been active, and when it last was, as the last accepted heartbeat had it.
+        self._told_idle = 0.0
+        self._told_used_at = 0.0
         self._restore()
 
     def begin(self) -> None:
@@ -580,7 +605,7 @@ class Monitor:
         now = self._clock()
         server = (self._status.get("mode"), self._status.get("code"))
         urgent = (self._probe.answers, self._probe.certificate, self._address, server)
-        if self.rhythm.is_due(now, urgent, self._is_active(now)):
+        if self.rhythm.is_due(now, urgent, self._is_active(now), began=self._begins(now)):
             self._try_to_tell(now, urgent)
         self._keep()
         self._end_if_over(self._clock())
@@ -608,7 +633,23 @@ class Monitor:
     def _is_active(self, now: float) -> bool:
         """Whether something is active, or another than the last heartbeat said."""
         recent = max(PERIOD_SECONDS * self._scale, 2 * LEAST_SECONDS)
-        return any(age < recent for age in self.activity.ages(now).values()) or self._told != self._changing(now)
+        if any(age < recent for age in self.activity.ages(now).values()) or self._told != self._changing(now):
+            return True
+        # Only a heartbeat that shows the whole limit stops it: one that came minutes after it would make the stop late.
+        idle = self.activity.idle_seconds(now, self.dead_man.unknown_cap())
+        return self.dead_man.is_due(idle)
+
+    def _begins(self, now: float) -> bool:
+        """Whether use has begun of which the last heartbeat did not know, after a while without any.
+
+        Comes true at most once in that while, since the heartbeat that it causes tells of use.
+        """
+        away = self._pace(AWAY_SECONDS)
+        return self._told_idle >= away and self._used_at(now) - self._told_used_at >= away
+
+    def _used_at(self, now: float) -> float:
+        ages = self.activity.ages(now)
+        return now - min((ages[name] for name in ACTIVITY if name in ages), default=now)
 
     def _changing(self, now: float) -> Any:
         facts = self.activity.facts(now)
@@ -628,6 +669,8 @@ class Monitor:
                 log(f"heartbeat accepted again after {self.rhythm.failures} failures")
             self.rhythm.sent(now, (*urgent[:2], self._address, *urgent[3:]))
             self._told = self._changing(now)
+            self._told_used_at = self._used_at(now)
+            self._told_idle = now - self._told_used_at
             self._told_server = bool(self._status)
             with contextlib.suppress(OSError):
                 self._accepted.write_text(f"{self._clock():.0f}\n")
@@ -659,6 +702,12 @@ class Monitor:
         if not self._looker.has_gpu:
             facts.pop("gpu_percent", None)
         facts["busiest"] = list(self._looker.busiest)
+        space = self._space()
+        if space is not None:
+            facts["disk"] = {"free_mib": space.free_mib, "size_mib": space.size_mib}
+        jobs = self._jobs_due(now, wall)
+        if jobs:
+            facts["due_jobs"] = [job.to_fact() for job in jobs]
         return {
             "at": wall.strftime("%Y-%m-%dT%H:%M:%SZ"),
             "boot_id": self._boot_id,
@@ -676,6 +725,13 @@ class Monitor:
             "unknown": self.activity.unknown(now),
             "expires_at": int(wall.timestamp()) + KEPT_SECONDS,
         }
+
+    def _jobs_due(self, now: float, wall: datetime.datetime) -> list[Job]:
+        """The user's jobs that are due next. Asked now and then, and when one of them is past."""
+        passed = any(job.at <= wall for job in self._jobs)
+        if passed or self._jobs_at is None or now - self._jobs_at >= JOBS_SECONDS * self._scale:
+            self._jobs, self._jobs_at = self._due_jobs(wall), now
+        return self._jobs
 
     def _is_valid(self, address: str | None, now: float) -> bool | None:
         """Whether the shown certificate is good for the address. A good one is believed until one of them changes or an
@@ -781,4 +837,4 @@ def main(settings: Path) -> None:
     minute = minute_of(os.environ)
     table = HeartbeatTable(given["table"], given["region"], os.environ.get("AWS_ENDPOINT_URL"))
     # Set by the unit: the boot that systemd knows, 32 hexadecimal digits.
-    serve(Monitor(Looker(minute), Metadata(), table, os.environ["NOD_BOOT_ID"], minute=minute))
+    serve(Monitor(Looker(minute), Metadata(), table, os.environ["NOD_BOOT_ID"], minute=minute, due_jobs=DueJobs().at))

@@ -7,13 +7,19 @@ leaves the file old, which the monitor takes as unknown, not as idle.
 What kernels say is heard where the server hears it itself, since it reaches pages only while they are there; that one
 asks for input() only the page is told that ran the cell.
 
-It leans on some names of Jupyter Server and pyzmq that are not public. Where one is missing, less is known: a kernel is
-as busy then as the server says, also while it waits for input(). A contents manager that runs no hooks before it saves
-is known by the requests alone; one that saves without a request of a page (real-time collaboration) tells of nobody.
+Requests are seen when they end, by the server's own log; messages of the websockets of apps and extensions when they
+pass. A message is only noted then, and judged when the file is written.
+
+It leans on some names of Jupyter Server, Tornado and pyzmq that are not public. Where one is missing, less is known: a
+kernel is as busy then as the server says, also while it waits for input(). A request or websocket that could not be
+looked at makes it unknown whether somebody is there (`unseen`). A contents manager that runs no hooks before it saves
+is known by the requests alone; one that saves without a request of a page (real-time collaboration) tells of nobody but
+by the messages of the page.
 """
 
 import json
 import os
+import re
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -23,11 +29,19 @@ from urllib.parse import unquote
 from cells import Cells, read
 from jupyter_server.services.kernels.connection.base import deserialize_binary_message, deserialize_msg_from_ws_v1
 from open_sockets import OPEN
+from rhythm import Talk
 from saves import MOST_BYTES, Saves, on_disk
 from tornado.ioloop import PeriodicCallback
-from visits import Visits
+from visits import SOCKETS, Visits
 
 WRITE_MILLISECONDS = 2000
+# When somebody comes back after so long, the file is written at once.
+AWAY_SECONDS = 30.0
+# For so long after something could not be looked at, nobody knows who is there.
+UNSEEN_SECONDS = 60.0
+PROXIED = re.compile(r"/proxy/(?:absolute/)?(?:[^/]*:)?(\d{1,5})(?:/|$)")
+# An app that nobody asked for so long is not being used through the server.
+PROXIED_SECONDS = 120.0
 CONTENTS = "/api/contents/"
 V1 = "v1.kernel.websocket.jupyter.org"
 # Sent on a kernel's control channel while a cell runs; the server would take the `idle` after each for the cell's.
@@ -51,6 +65,10 @@ class Watch:
         self._visits = Visits()
         self._saves = Saves()
         self._cells = Cells()
+        self._talks: dict[Any, Talk] = {}
+        self._unseen_at: float | None = None
+        # Ports of apps, and when one was last asked through this server.
+        self._proxied: dict[int, float] = {}
         self._scanned: dict[str, tuple[int, int]] = {}
         self._logged: set[str] = set()
 
@@ -61,11 +79,11 @@ class Watch:
 
         def log_and_see(handler: Any) -> None:
             log_request(handler)
-            self.safely(self._request, handler)
+            self._or_unseen(self._request, handler)
 
         settings["log_function"] = log_and_see
         settings["kernel_websocket_connection_class"] = self._watched(settings["kernel_websocket_connection_class"])
-        OPEN.on_open = lambda handler: self.safely(self._opened, handler)
+        OPEN.on_open = lambda handler: self._or_unseen(self._opened, handler)
         OPEN.on_close = lambda handler: self.safely(self._closed, handler)
         self.safely(self._leave_out_asides)
         self.safely(self._watch_kernels)
@@ -74,8 +92,8 @@ class Watch:
         self._writer.start()
         self.safely(self._write)
 
-    def safely(self, do: Callable[..., None], *arguments: Any) -> None:
-        """Does it; what goes wrong is logged once of each kind and never reaches the server."""
+    def safely(self, do: Callable[..., None], *arguments: Any) -> bool:
+        """Does it; what goes wrong is logged once of each kind and never reaches the server. Whether it went well."""
         try:
             do(*arguments)
         except Exception as error:  # noqa: BLE001
@@ -83,6 +101,16 @@ class Watch:
             if kind not in self._logged and len(self._logged) < 100:
                 self._logged.add(kind)
                 self._app.log.warning("The activity watch could not see something (%s: %s)", kind, error)
+            return False
+        return True
+
+    def _or_unseen(self, see: Callable[..., None], *arguments: Any) -> None:
+        """Looks at what somebody may have done; where that fails it is unknown for a while whether anybody is there."""
+        before = self._visits.input_at
+        if not self.safely(see, *arguments):
+            self._unseen_at = boottime()
+        if self._visits.input_at - before >= AWAY_SECONDS:
+            self.safely(self._write)
 
     def _leave_out_asides(self) -> None:
         manager = self._app.kernel_manager
@@ -135,6 +163,7 @@ class Watch:
 
     def _request(self, handler: Any) -> None:
         request = handler.request
+        now = boottime()
         login = request.path == "/login" and request.method == "POST" and handler.get_status() == 302
         if login or getattr(handler, "_jupyter_current_user", None):
             self._visits.request(
@@ -143,15 +172,50 @@ class Watch:
                 request.headers,
                 status=handler.get_status(),
                 client=client_of(handler),
-                now=boottime(),
+                now=now,
+                began=now - max(0.0, request.request_time()),
+                query=request.query,
+                body=request.body or b"",
                 wrote=self._wrote(handler),
             )
+            self._note_app(handler, now)
+
+    def _note_app(self, handler: Any, now: float) -> None:
+        """Remembers the port of an app that is used through this server: who calls it there is known here."""
+        found = PROXIED.match(handler.request.path)
+        port = int(found[1]) if found else getattr(handler, "port", 0)
+        if isinstance(port, int) and 0 < port < 65536:
+            self._proxied[port] = now
 
     def _opened(self, handler: Any) -> None:
         self._visits.opened(client_of(handler))
+        if handler.request.path.startswith(SOCKETS) or not getattr(handler, "_jupyter_current_user", None):
+            return
+        talk = Talk(client_of(handler), handler.request.path, boottime())
+        on_message, write_message = handler.on_message, handler.write_message
+
+        def hear(message: Any) -> Any:
+            self._or_unseen(talk.heard, message, boottime())
+            return on_message(message)
+
+        def say(message: Any, *arguments: Any, **keywords: Any) -> Any:
+            talk.said(boottime())
+            return write_message(message, *arguments, **keywords)
+
+        handler.on_message, handler.write_message = hear, say
+        self._talks[handler] = talk
 
     def _closed(self, handler: Any) -> None:
         self._visits.closed(client_of(handler))
+        talk = self._talks.pop(handler, None)
+        if talk is not None:
+            self._or_unseen(self._visits.talked, talk)
+
+    def _judge(self) -> None:
+        now = boottime()
+        for handler, talk in self._talks.items():
+            self._visits.talked(talk)
+            self._note_app(handler, now)
 
     def _watched(self, connection_class: type[Any]) -> type[Any]:
         """The class of kernel connections, with both directions seen."""
@@ -193,6 +257,8 @@ class Watch:
 
     def _write(self) -> None:
         now = boottime()
+        if not self.safely(self._judge):
+            self._unseen_at = now
         manager = self._app.kernel_manager
         kernels = {kernel: manager.get_kernel(kernel) for kernel in manager.list_kernel_ids()}
         for kernel in kernels:
@@ -205,16 +271,19 @@ class Watch:
             for name, kernel in kernels.items()
         ]
         visible, hidden = self._visits.browsers(now)
+        self._proxied = {port: at for port, at in self._proxied.items() if now - at < PROXIED_SECONDS}
         content = {
             "at": now,
             "input_at": self._visits.input_at,
+            "unseen": self._unseen_at is not None and now - self._unseen_at < UNSEEN_SECONDS,
             "kernels": states,
+            "processes": [_process_of(kernel) for kernel in kernels.values()],
+            "proxied": sorted(self._proxied),
             "visible": visible,
             "hidden": hidden,
         }
-        new = self._file.with_suffix(".new")
-        new.write_text(json.dumps(content))
-        new.replace(self._file)
+        # In place: the folder is root's, so that nothing else can take the file's space. The reader tries again.
+        self._file.write_text(json.dumps(content))
 
     def _scan_buffer(self, kernel: str, manager: Any) -> None:
         """What the kernel asked while no page was there: the server keeps it for the page that comes back."""
@@ -230,14 +299,24 @@ class Watch:
         self._scanned[kernel] = (id(buffer), len(buffer))
 
 
+def _process_of(kernel: Any) -> list[int] | None:
+    """The process of a kernel and the ports that it listens at for this server; None where that cannot be told (a
+    kernel on another machine)."""
+    pid = getattr(getattr(kernel, "provisioner", None), "pid", None)
+    if not isinstance(pid, int):
+        return None
+    ports = (getattr(kernel, f"{channel}_port", None) for channel in ("shell", "iopub", "stdin", "control", "hb"))
+    return [pid, *(port for port in ports if isinstance(port, int))]
+
+
 def client_of(handler: Any) -> str:
     """Tells browsers apart, well enough to count them."""
     return f"{handler.request.remote_ip} {handler.request.headers.get('User-Agent', '')}"
 
 
 def attach(app: Any) -> None:
-    """Watches the server `app`, when systemd gave it a folder to write to."""
-    folder = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    if folder:
-        watch = Watch(app, Path(folder, "activity.json"))
+    """Watches the server `app`, when its unit names the file that the monitor reads."""
+    file = os.environ.get("NOD_ACTIVITY")
+    if file:
+        watch = Watch(app, Path(file))
         watch.safely(watch.start)

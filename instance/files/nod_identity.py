@@ -9,7 +9,6 @@ import asyncio
 import hashlib
 import json
 import math
-import os
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ from jupyter_server.auth.login import LoginFormHandler
 from login_limit import LimitFile, LoginLimit
 from open_sockets import OPEN
 from tornado import httputil, web
+from tornado.escape import url_escape
 from tornado.ioloop import PeriodicCallback
 from traitlets import Bool, Dict, Type, Unicode, default
 
@@ -34,6 +34,10 @@ except Exception as error:  # noqa: BLE001
     WATCH_ERROR = error
 
 HASH_FILE = Path("/etc/nod/password_hash")
+# Which password counts for this server, by the SHA-256 of its hash; made by nod-runtime.service.
+COUNTS_FILE = Path("/run/nod-password/counts")
+# What the notebook is called; absent on a machine that was set up before the login page named it.
+NAME_FILE = Path("/etc/nod/notebook_name")
 LIMIT_FILE = Path("/var/lib/nod-notebook/guesses.json")
 # How often the hash is looked at, in milliseconds.
 LOOK_AT_HASH = 500
@@ -49,6 +53,10 @@ LONGEST_LINE = 40
 class LimitedLoginHandler(LoginFormHandler):
     """The login form, which checks a password only when its sender may guess."""
 
+    def _render(self, message: dict[str, str] | None = None) -> None:
+        next_url = url_escape(self.get_argument("next", default=self.base_url))
+        self.write(self.render_template("login.html", next=next_url, message=message, notebook=_notebook_name()))
+
     # POST is a coroutine here and none in the class above: the check runs beside the event loop.
     @allow_unauthenticated
     async def post(self) -> None:
@@ -59,13 +67,13 @@ class LimitedLoginHandler(LoginFormHandler):
             seconds = math.ceil(wait)
             self.set_status(429)
             self.set_header("Retry-After", str(seconds))
-            self._render(message={"error": f"Too many attempts from your address. Try again in {seconds} s."})
+            self._render({"error": f"Too many attempts from your address. Try again in {seconds} s."})
             return
         # Of the body only: an address ends up in logs and histories.
         password = self.get_body_argument("password", default="", strip=False)
         if not await provider.is_password(self.request.remote_ip, password):
             self.set_status(401)
-            self._render(message={"error": "Invalid credentials"})
+            self._render({"error": "That is not the password of this notebook."})
             return
         user = self.current_user = provider.generate_anonymous_user(self)
         self.log.info("Logged in from %s", self.request.remote_ip)
@@ -134,13 +142,9 @@ class OwnerIdentityProvider(PasswordIdentityProvider):
 
     def _say_which_password(self) -> None:
         """For who changed it, and wants to know that it counts."""
-        folder = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-        if not folder:
-            return
         try:
-            new = Path(folder, "password.new")
-            new.write_text(self.password_id())
-            new.replace(Path(folder, "password"))
+            # In place: the folder is root's, so that nothing else can take the file's space.
+            COUNTS_FILE.write_text(self.password_id())
         except OSError as error:
             self.log.warning("Which password counts could not be written down: %s", error)
 
@@ -242,6 +246,13 @@ class OwnerIdentityProvider(PasswordIdentityProvider):
 
     def _check(self, password: str) -> bool:
         return len(password) <= LONGEST_PASSWORD and bool(self.passwd_check(password))
+
+
+def _notebook_name() -> str | None:
+    try:
+        return NAME_FILE.read_text().strip() or None
+    except (OSError, UnicodeDecodeError):
+        return None
 
 
 async def _nobody() -> None:

@@ -50,6 +50,8 @@ GUARDED = {
     "ServerApp.port_retries": "0",
     "ServerApp.sock": "",
     "ServerApp.base_url": "/",
+    # The login page, which names the notebook and says how to get another password.
+    "ServerApp.extra_template_paths": str(HERE / "templates"),
     "ServerApp.open_browser": "False",
     "ServerApp.no_browser_open_file": "True",
     # An extension that cannot be loaded is left out.
@@ -72,6 +74,10 @@ GUARDED = {
     "ServerApp.extra_log_scrub_param_keys": ("password", "next"),
     # Nobody stands in between, so what claims to be a forwarded address is the visitor's own invention.
     "ServerApp.trust_xheaders": "False",
+    # What is deleted is gone, and the page says so before. A trash on the same disk would keep the space, and could
+    # take nothing once the disk is full.
+    "FileContentsManager.delete_to_trash": "False",
+    "FileContentsManager.always_delete_dir": "True",
 }
 
 
@@ -298,6 +304,7 @@ def main() -> None:
         # From IPython 3, of 2015; it writes into the home.
         JupyterApp.migrate_config = lambda _: None
         given = {name: value if isinstance(value, tuple) else (value,) for name, value in settings(safe=safe).items()}
+        prepare_kernels()
         LabApp.launch_instance(argv=[f"--{name}={one}" for name, value in given.items() for one in value])
     except BaseException as error:
         from serving import SERVING  # noqa: PLC0415
@@ -312,6 +319,21 @@ def main() -> None:
 
         if SERVING.since is None:
             end("ended", "it returned before it served")
+
+
+def prepare_kernels() -> None:
+    """Lets detached processes outlive their kernel, and kernels start on a full disk.
+
+    A jupyter_client that is built otherwise is served as it is.
+    """
+    try:
+        import detached  # noqa: PLC0415
+        import full_disk  # noqa: PLC0415
+
+        detached.spare()
+        full_disk.bear(Path(os.environ.get("JUPYTER_RUNTIME_DIR", "/run/nod-jupyter/runtime")))
+    except Exception as error:  # noqa: BLE001
+        sys.stderr.write(f"Kernels are as Jupyter has them: {error!r}\n")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from typing import NamedTuple
 # useradd's own range (login.defs); above it are nobody and systemd's dynamic users.
 FIRST_USER, LAST_USER = 1000, 60000
 SERVER_UNIT = "/jupyter.service"
+# Written by systemd when it has started the notebook's server (jupyter.service); only root may write it.
+SERVER_PID = "/run/nod/jupyter.pid"
 CONTAINERS = ("/docker", "/libpod", "/crio", "/containerd/", "/kubepods", "/lxc", "/machine.slice/", "/buildkit")
 CARRIERS = (b"sshd", b"sshd-session", b"sshd-auth", b"(sd-pam)")
 INTERPRETERS = re.compile(r"(python|perl|ruby|node|Rscript|java|bash|sh|julia)[\d.]*")
@@ -106,10 +108,14 @@ def parse_io(data: bytes) -> int:
 
 
 class Processes:
-    """Looks at /proc; `proc` may be another folder of its form, `ticks` its clock ticks a second."""
+    """Looks at /proc; `proc` may be another folder of its form, `ticks` its clock ticks a second.
 
-    def __init__(self, proc: str = "/proc", ticks: int | None = None) -> None:
+    `server_pid` is the file that holds the server's process id.
+    """
+
+    def __init__(self, proc: str = "/proc", ticks: int | None = None, server_pid: str = SERVER_PID) -> None:
         self._proc = proc
+        self._server_pid = server_pid
         self._ticks = ticks or os.sysconf("SC_CLK_TCK")
         self._known: dict[int, Process] = {}
         self._looked_at: float | None = None
@@ -206,12 +212,16 @@ class Processes:
         return ended
 
     def _server(self) -> int | None:
-        """The notebook's server: of its unit's processes that systemd started, the oldest.
+        """The notebook's server: of its unit's processes that are systemd's children, the one that systemd wrote down.
 
-        What a kernel has detached is systemd's child too, but younger.
+        Detached jobs are systemd's children too, and outlive the server that they were started from. Where nothing was
+        written down, it is the oldest.
         """
-        its = [process for process in self._known.values() if process.is_server_unit and process.stat.ppid == 1]
-        return min(its, key=lambda process: process.stat.start).pid if its else None
+        its = {pid: each for pid, each in self._known.items() if each.is_server_unit and each.stat.ppid == 1}
+        written = self._read(self._server_pid).strip()
+        if written.isdigit():
+            return int(written) if int(written) in its else None
+        return min(its.values(), key=lambda process: process.stat.start).pid if its else None
 
     def _classified(self, pid: int, stat: Stat, seen_at: float, now: float) -> Process:
         is_user, is_server_unit = self._verdict(pid, stat)
@@ -295,9 +305,10 @@ class Processes:
         return int(text) if text.isdigit() else None
 
     def _read(self, name: str) -> bytes:
-        """A file of /proc; nothing when it cannot be read: the process may have ended meanwhile."""
+        """A file of /proc, or one with a path of its own; nothing when it cannot be read: it may have ended."""
+        path = name if name.startswith("/") else f"{self._proc}/{name}"
         try:
-            file = os.open(f"{self._proc}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return b""
         try:

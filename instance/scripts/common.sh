@@ -158,6 +158,21 @@ put() {
     fi
 }
 
+# put_whole SOURCE DESTINATION MODE GROUP: as put, for a small file of root's that must get in place on a full disk too.
+put_whole() {
+    if cmp -s "$1" "$2"; then return 0; fi
+    touch "$PENDING"
+    install -d -m 0700 /etc/nod/spare
+    python3 -I "$NOD_WORK/files/replace_file.py" "$1" "$2" "$3" "$4"
+}
+
+# hold_agent DURATION: on Ubuntu the SSM agent is a snap, which snapd refreshes by itself, also while this command runs as
+# the agent's child. For so long it does not. The hold ends by itself, so that the agent is kept up to date.
+hold_agent() {
+    command -v snap >/dev/null || return 0
+    run timeout 10 snap refresh --hold="$1" amazon-ssm-agent || log "snapd does not hold amazon-ssm-agent: is it a snap here?"
+}
+
 # start_service UNIT: starts it, or restarts it when what it runs on has changed.
 start_service() {
     local verb=start

@@ -15,6 +15,7 @@ parameter PasswordHash \
     '^argon2:[$]argon2id[$]v=19[$]m=[1-9][0-9]{3,5},t=[1-9][0-9]?,p=[1-8][$][A-Za-z0-9+/]{22,87}[$][A-Za-z0-9+/]{22,87}$' \
     "an argon2id hash as jupyter_server.auth.passwd makes it"
 affordable_hash
+parameter NotebookName '^([a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?)?$' "the notebook's name"
 one_at_a_time 300 password
 
 [ -e /opt/anaconda3/.nod-installed ] || fail notebook_start_failed "There is no /opt/anaconda3: run install-anaconda first."
@@ -23,18 +24,33 @@ one_at_a_time 300 password
 
 tenths() { echo $((${EPOCHREALTIME/[.,]/} / 100000)); }
 started=$(tenths)
-for file in notebook.py nod_identity.py nod_activity.py nod_server.py server_causes.py serving.py cells.py visits.py saves.py open_sockets.py login_limit.py; do
+for file in notebook.py nod_identity.py nod_activity.py nod_server.py server_causes.py serving.py cells.py visits.py saves.py rhythm.py open_sockets.py login_limit.py detached.py full_disk.py; do
     put "$FILES/$file" "/opt/nod/notebook/$file" 0644
 done
+put "$FILES/login.html" /opt/nod/notebook/templates/login.html 0644
+printf '%s\n' "$NotebookName" >"$NOD_WORK/notebook_name"
+put "$NOD_WORK/notebook_name" /etc/nod/notebook_name 0644
+put "$FILES/check_notebook.py" /opt/nod/check_notebook.py 0755
+put "$FILES/runtime.sh" /opt/nod/runtime.sh 0755
+put "$FILES/nod-runtime.service" /etc/systemd/system/nod-runtime.service 0644
+put "$FILES/leftovers.py" /opt/nod/leftovers.py 0755
+put "$FILES/nod-jobs.service" /etc/systemd/system/nod-jobs.service 0644
 put "$FILES/jupyter.service" /etc/systemd/system/jupyter.service 0644
 printf '%s\n' "$PasswordHash" >"$NOD_WORK/password_hash"
 password_id "$NOD_WORK/password_hash" >"$NOD_WORK/password_configured"
 if ! cmp -s "$NOD_WORK/password_configured" "$CONFIGURED" || [ ! -e /etc/nod/password_hash ]; then
-    put "$NOD_WORK/password_hash" /etc/nod/password_hash 0640 root:jupyter
+    put_whole "$NOD_WORK/password_hash" /etc/nod/password_hash 0640 jupyter
+    # Before the first change, so that a change on a full disk finds a file to replace.
+    printf '0\n' >"$NOD_WORK/password_number"
+    [ -e /etc/nod/password_number ] || put_whole "$NOD_WORK/password_number" /etc/nod/password_number 0600 root
     # Last: of a run that was cut off before, the next one puts the password in place.
     install -m 0600 "$NOD_WORK/password_configured" "$CONFIGURED"
 fi
 
+run systemctl daemon-reload
+run systemctl enable --quiet nod-runtime.service nod-jobs.service
+run systemctl start nod-runtime.service nod-jobs.service ||
+    fail notebook_start_failed "The server has no place under /run: $(journal nod-runtime.service)"
 start_service jupyter.service
 
 # Safe mode comes after two starts that failed, each of which may take as long as one may.

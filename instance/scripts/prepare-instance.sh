@@ -8,6 +8,8 @@ DEFAULT_CODE=prepare_failed
 source "$NOD_WORK/scripts/common.sh"
 FILES=$NOD_WORK/files
 
+# First of all, since snapd begins when the machine does: longer than a whole launch may take.
+hold_agent 2h
 one_at_a_time 800
 
 [ -d /run/systemd/system ] || fail unsupported_system "The instance does not run systemd: use Ubuntu 24.04."
@@ -40,6 +42,16 @@ if command -v sudo >/dev/null && runuser -u jupyter -- sudo -n -l >/dev/null 2>&
     fail unsupported_system "The image lets the user jupyter use sudo: remove that rule from /etc/sudoers.d."
 fi
 
+# What the system does by itself and would end people's work with (docs/machine.md).
+put "$FILES/needrestart.conf" /etc/needrestart/conf.d/nod.conf 0644
+put "$FILES/unattended-upgrades.conf" /etc/apt/apt.conf.d/99nod 0644
+if ! cmp -s "$FILES/journald.conf" /etc/systemd/journald.conf.d/60-nod.conf; then
+    put "$FILES/journald.conf" /etc/systemd/journald.conf.d/60-nod.conf 0644
+    run systemctl restart systemd-journald.service || log "systemd-journald did not start again"
+fi
+run bash "$FILES/reserve_space.sh" / || log "no part of the disk is kept for root"
+
+put "$FILES/nftables.conf" /etc/systemd/system/nftables.service.d/nod.conf 0644
 # What later documents and units run: how the server starts, and whether it is ours that answers.
 for file in safe_mode.py server_causes.py notebook_probe.py check_notebook.py; do
     put "$FILES/$file" "/opt/nod/$file" 0644

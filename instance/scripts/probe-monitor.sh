@@ -6,6 +6,7 @@ DEFAULT_CODE=monitor_failed
 source "$NOD_WORK/scripts/common.sh"
 WAIT_SECONDS=60
 
+hold_agent 10m
 one_at_a_time 120
 
 [ -e /etc/systemd/system/nod-monitor.service ] || fail monitor_failed "There is no monitor: run start-monitor first."

@@ -24,8 +24,10 @@ from local.aws.ec2 import Ec2
 from local.aws.errors import ApiError
 from local.aws.metadata import ACCESS_KEY
 from local.aws.ssm import Commands
+from local.aws.transactions import Transactions
 from local.connections import Connections
 from local.faults import Faults
+from local.hosts import REFUSED, is_own, is_own_origin
 from local.lambdas import FunctionNotFoundError, Lambdas
 
 log = logging.getLogger("nod.local.aws")
@@ -48,6 +50,10 @@ else calls runs here, by the same clock."""
 SERVICES = ("dynamodb", "ec2", "events", "iam", "sns", "sqs", "ssm", "stepfunctions")
 
 
+class AnswerLostError(ConnectionError):
+    """The call was done, and the connection breaks before its answer. A ConnectionError: the server answers nothing."""
+
+
 class Front:
     """The WSGI application of the AWS port."""
 
@@ -57,7 +63,9 @@ class Front:
         """What answers the pages."""
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._dynamodb = threading.Lock()
+        self._transactions = Transactions()
         self._throttles: dict[tuple[str, str], int] = {}
+        self._answers: dict[tuple[str, str], int] = {}
         self._counting = threading.Lock()
         self.throttling = False
         """Whether the faults of calls count yet: not while the stack is deployed."""
@@ -67,6 +75,10 @@ class Front:
         self.calls: dict[tuple[str, str], int] = {}
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        port = int(environ["SERVER_PORT"])
+        if not is_own(environ.get("HTTP_HOST"), port) or not is_own_origin(environ.get("HTTP_ORIGIN"), port):
+            refusal = Response(REFUSED + "\n", 403, content_type="text/plain; charset=utf-8")
+            return refusal(environ, start_response)
         path = environ.get("PATH_INFO", "")
         if path.startswith("/_local/"):
             return self.control(Request(environ))(environ, start_response)
@@ -80,7 +92,14 @@ class Front:
 
         service, action = identify(environ)
         try:
-            return self._answer(service, action, environ, started)
+            answer = self._answer(service, action, environ, started)
+            if not self._loses(service, action):
+                return answer
+            b"".join(answer)
+            status = "lost"
+            raise AnswerLostError(f"the answer to {service} {action}")
+        except AnswerLostError:
+            raise
         except Exception:
             log.exception("%s %s failed", service, action)
             return _error(service, "InternalFailure", "The local cloud failed; see .local/log/aws.log.", 500)(
@@ -107,8 +126,37 @@ class Front:
         if service == "dynamodb":
             # A conditional write is one step on AWS; moto looks first and writes then.
             with self._dynamodb:
+                if action == "TransactWriteItems":
+                    return self._transact(environ, start_response)
                 return [b"".join(self._moto(environ, start_response))]
         return self._moto(environ, start_response)  # type: ignore[no-any-return]
+
+    def _transact(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
+        request = json.loads(_body(environ) or b"{}")
+        known = self._transactions.known(request, time.monotonic())
+        if known is False:
+            text = "Request parameters do not match those of an earlier request with the same client request token."
+            return _error("dynamodb", "IdempotentParameterMismatchException", text, 400)(environ, start_response)
+        if known:
+            return _json({})(environ, start_response)
+        done = False
+
+        def started(line: str, headers: Any, *rest: Any) -> Any:
+            nonlocal done
+            done = line.startswith("200")
+            return start_response(line, headers, *rest)
+
+        answer = b"".join(self._moto(environ, started))
+        if done:
+            self._transactions.note(request, time.monotonic())
+        return [answer]
+
+    def _loses(self, service: str, action: str) -> bool:
+        if not self.throttling or not self._faults.active("answer_lost", service, f"{service}:{action}"):
+            return False
+        with self._counting:
+            seen = self._answers[service, action] = self._answers.get((service, action), 0) + 1
+        return seen % 2 == 1
 
     def _throttled(self, service: str, action: str) -> bool:
         with self._counting:
@@ -239,6 +287,10 @@ class _Handler(MotoRequestHandler):
     # Headers and body are two packets: with Nagle's algorithm the second waits 40 ms for an acknowledgement.
     disable_nagle_algorithm = True
     timeout = 120
+
+    def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
+        """Closes the connection: the caller of AnswerLostError would wait for its answer, as it is kept alive."""
+        self.close_connection = True
 
     def log(self, type: str, message: str, *args: Any) -> None:  # noqa: A002 - werkzeug's name
         """Nothing: calls are logged by Front."""

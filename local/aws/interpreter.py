@@ -1,11 +1,16 @@
 """Step Functions: what happens inside an execution, where moto's interpreter is not AWS.
 
-- Errors of SDK integrations are named as on AWS (`Ec2.Ec2Exception`; moto: `ec2.ec2Exception`).
-- `$.list[0].field` is the field, not a list of it; a path with `[*]` is always a list, also of none or one.
+- Errors of SDK integrations are named as on AWS (`Ec2.Ec2Exception`; moto: `ec2.ec2Exception`), also of a call that did
+  not reach the service (`Ec2.SdkClientException`; moto: `States.Runtime`).
+- Parameters and results of SDK integrations have the Java SDK's names (beans.py; moto: the API's). One that the SDK
+  does not have, a required one that is missing, and a value of another kind end the execution as `States.Runtime`.
+- `States.Runtime` ends an execution past every Retry and Catch, and `States.DataLimitExceeded` past `States.ALL`.
+- `$.list[0].field` is the field, not a list of it; a path with `[*]` is always a list, also of none or one, and an
+  error if what stands before the `[*]` is not there.
 - Times in results of SDK integrations, and of states, are ISO 8601 with `Z`.
 - An aborted or timed out execution ends at once: waits, retries and tasks that wait for a token end with it.
 - A task that is tried again has a new token.
-- `aws-sdk:sfn:…` and `states:startExecution` take and return names in PascalCase, as every integration does.
+- `states:startExecution` takes and returns names in PascalCase, as every integration does.
 And so that figures say something about the product: definitions are parsed once, clients are made once.
 """
 
@@ -25,8 +30,14 @@ from typing import Any
 import boto3
 import jsonpath_ng.ext
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import BotoCoreError, ClientError, ParamValidationError
+from moto.stepfunctions.parser.api import HistoryEventType, TaskFailedEventDetails
+from moto.stepfunctions.parser.asl.component.common.catch.catcher_decl import CatcherDecl
 from moto.stepfunctions.parser.asl.component.common.error_name.custom_error_name import CustomErrorName
+from moto.stepfunctions.parser.asl.component.common.error_name.error_equals_decl import ErrorEqualsDecl
+from moto.stepfunctions.parser.asl.component.common.error_name.failure_event import FailureEvent, FailureEventException
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name import StatesErrorName
+from moto.stepfunctions.parser.asl.component.common.error_name.states_error_name_type import StatesErrorNameType
 from moto.stepfunctions.parser.asl.component.common.retry import retrier_decl
 from moto.stepfunctions.parser.asl.component.common.string import string_expression
 from moto.stepfunctions.parser.asl.component.common.timeouts.timeout import EvalTimeoutError
@@ -54,6 +65,9 @@ from moto.stepfunctions.parser.asl.component.state.exec.state_task.service impor
 )
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.resource import ResourceCondition
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service import StateTaskService
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_aws_sdk import (
+    StateTaskServiceAwsSdk,
+)
 from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_callback import (
     StateTaskServiceCallback,
 )
@@ -62,12 +76,14 @@ from moto.stepfunctions.parser.asl.component.state.wait.wait_function.wait_funct
 from moto.stepfunctions.parser.asl.eval import states
 from moto.stepfunctions.parser.asl.eval.callback.callback import CallbackConsumerTimeout
 from moto.stepfunctions.parser.asl.eval.environment import Environment
+from moto.stepfunctions.parser.asl.eval.event.event_detail import EventDetails
 from moto.stepfunctions.parser.asl.eval.program_state import ProgramRunning
 from moto.stepfunctions.parser.asl.parse.asl_parser import AmazonStateLanguageParser
 from moto.stepfunctions.parser.asl.utils import encoding
 from moto.stepfunctions.parser.asl.utils.json_path import NoSuchJsonPathError
 from moto.stepfunctions.parser.backend.execution_worker import ExecutionWorker
 
+from local.aws import beans
 from local.patches import Patches
 from local.principals import acting
 
@@ -115,7 +131,9 @@ def install(endpoint: str, patches: Patches) -> None:
     """Correct moto's interpreter; its tasks call AWS at `endpoint`."""
     _correct_clients(endpoint, patches)
     _correct_errors(patches)
+    _correct_ends(patches)
     _correct_results(patches)
+    _correct_names(patches)
     _correct_paths(patches)
     _correct_times(patches)
     _correct_endings(patches)
@@ -189,6 +207,60 @@ def _correct_errors(patches: Patches) -> None:
         return event
 
     patches.set(StateTaskLambda, "_from_error", from_error)
+    describe: Any = StateTaskServiceAwsSdk._from_error
+
+    def from_sdk(task: Any, env: Any, ex: Exception) -> Any:
+        if isinstance(ex, BotoCoreError) and not isinstance(ex, ParamValidationError):
+            service = SERVICE_NAMES.get(task.resource.api_name, task.resource.api_name)
+            return task._get_task_failure_event(env=env, error=f"{service}.SdkClientException", cause=str(ex))
+        return describe(task, env, ex)
+
+    patches.set(StateTaskServiceAwsSdk, "_from_error", from_sdk)
+    tell: Any = state_task_service_sfn.StateTaskServiceSfn._from_error
+
+    def from_states(task: Any, env: Any, ex: Exception) -> Any:
+        event = tell(task, env, ex)
+        details = next(iter(event.event_details.values()))
+        if str(details.get("error", "")).endswith("ExceptionException"):
+            # moto adds the word to codes that have it, such as ThrottlingException.
+            details["error"] = details["error"].removesuffix("Exception")
+            event.error_name = CustomErrorName(details["error"])
+        return event
+
+    patches.set(state_task_service_sfn.StateTaskServiceSfn, "_from_error", from_states)
+
+
+# Errors that nothing catches
+
+_RUNTIME = StatesErrorName(typ=StatesErrorNameType.StatesRuntime)
+_TOO_LARGE = StatesErrorName(typ=StatesErrorNameType.StatesStatesDataLimitExceeded)
+
+
+def _correct_ends(patches: Patches) -> None:
+    def taken(equals: Any, error_name: Any) -> bool:
+        if error_name == _RUNTIME:
+            return False
+        # A rule that names it takes it, States.ALL does not.
+        return error_name != _TOO_LARGE or _TOO_LARGE in equals.error_names
+
+    equals: Any = ErrorEqualsDecl._eval_body
+
+    def compare(declared: Any, env: Any) -> None:
+        if taken(declared, env.stack[-1]):
+            equals(declared, env)
+        else:
+            env.stack[-1] = False
+
+    patches.set(ErrorEqualsDecl, "_eval_body", compare)
+    catch: Any = CatcherDecl._eval_body
+
+    def catcher(declared: Any, env: Any) -> None:
+        failure = env.stack[-1]
+        if isinstance(failure, FailureEvent) and failure.error_name == _RUNTIME:
+            raise FailureEventException(failure_event=failure)
+        catch(declared, env)
+
+    patches.set(CatcherDecl, "_eval_body", catcher)
 
 
 def _correct_results(patches: Patches) -> None:
@@ -216,9 +288,60 @@ def _correct_results(patches: Patches) -> None:
     patches.set(StateTaskService, "_normalise_response", normalise_response)
 
 
+def _correct_names(patches: Patches) -> None:
+    def operation(task: Any) -> Any:
+        return beans.named(task.resource.api_name, task.resource.api_action)
+
+    def normalise_parameters(task: Any, parameters: dict[str, Any], *_: Any, **__: Any) -> None:
+        shape = operation(task).input_shape
+        wrong = sorted({one.message for one in beans.check(shape, parameters, template=False)})
+        if wrong:
+            raise _NotStartedError(
+                f"The Parameters '{to_json(parameters)}' could not be used to start the Task: [{', '.join(wrong)}]"
+            )
+        named = beans.to_api(shape, parameters)
+        parameters.clear()
+        parameters.update(named)
+
+    def normalise_response(task: Any, response: Any, *_: Any, **__: Any) -> None:
+        shape = operation(task).output_shape
+        if not isinstance(response, dict) or shape is None:
+            return
+        for key, value in response.items():
+            response[key] = task._from_boto_response_value(value)
+        named = beans.from_api(shape, response)
+        response.clear()
+        response.update(named)
+
+    describe: Any = StateTaskServiceAwsSdk._from_error
+
+    def from_error(task: Any, env: Any, ex: Exception) -> Any:
+        if not isinstance(ex, _NotStartedError):
+            return describe(task, env, ex)
+        state = env.states.context_object.context_object_data["State"]["Name"]
+        cause = f"An error occurred while executing the state '{state}'. {ex}"
+        return FailureEvent(
+            env=env,
+            error_name=_RUNTIME,
+            event_type=HistoryEventType.TaskFailed,
+            event_details=EventDetails(  # type: ignore[typeddict-item]
+                taskFailedEventDetails=TaskFailedEventDetails(error=_RUNTIME.error_name, cause=cause)
+            ),
+        )
+
+    patches.set(StateTaskServiceAwsSdk, "_normalise_parameters", normalise_parameters)
+    patches.set(StateTaskServiceAwsSdk, "_normalise_response", normalise_response)
+    patches.set(StateTaskServiceAwsSdk, "_from_error", from_error)
+
+
+class _NotStartedError(Exception):
+    """What the parameters of an SDK integration came to is none that the SDK could be called with."""
+
+
 # Paths
 
 _STEP = re.compile(r"""\.([^.\[\]*?@'"\s]+)|\[(\d+)\]|\['([^']+)'\]|\["([^"]+)"\]""")
+_DEFINITE = re.compile(rf"\$(?:{_STEP.pattern})*(?=\[|\.)")
 _NOTHING = object()
 
 
@@ -246,10 +369,13 @@ def _parsed(path: str) -> Any:
 def extract(path: str, data: Any) -> Any:
     """The value of a reference path in `data`, or the list of values of one that is not definite.
 
-    Raises moto's NoSuchJsonPathError for a definite path that leads nowhere.
+    Raises moto's NoSuchJsonPathError for a path that leads nowhere, be it only by its definite beginning.
     """
     steps = _steps(path)
     if steps is None:
+        # AWS takes no list of what is not there: `$.none[*]` fails as `$.none` does.
+        if (before := _DEFINITE.match(path)) and before[0] != "$":
+            extract(before[0], data)
         return [match.value for match in _parsed(path).find(data)]
     value = data
     for step in steps:

@@ -3,7 +3,9 @@
 moto sends no mail, wants Docker for functions, confirms every subscription at once and answers an equal endpoint
 with the old subscription whatever its filter policy. On AWS an email subscription is pending until the link in the
 confirmation mail is visited, nothing is held for it until then, and the same endpoint with other attributes is an
-error. What cannot be delivered is tried three times (AWS: for hours), then goes to the subscription's dead-letter
+error. Whoever, or whatever, visits the link at the end of a mail ends the subscription, unless it was confirmed by a
+signed call with AuthenticateOnUnsubscribe: it is listed as `Deleted` for a while, its attributes are not found, and a
+last mail has a link that restores it. One that is pending cannot be ended at all. What cannot be delivered is tried three times (AWS: for hours), then goes to the subscription's dead-letter
 queue.
 """
 
@@ -58,22 +60,49 @@ class Sns:
         self._invoke = invoke
         self._send = send
         self._tokens: dict[str, Any] = {}
+        self._deleted: dict[str, Any] = {}
+        """Subscriptions that their endpoint ended, by ARN. AWS forgets them after 72 hours."""
         self._subscribing = threading.Lock()
         self.published: list[str] = []
         """What function subscribers were sent, oldest first."""
 
     # Subscriptions
 
-    def confirm(self, token: str) -> str:
-        """The link in a confirmation mail was visited: the subscription's ARN. Raises KeyError."""
+    def confirm(self, token: str, backend: Any, *, authenticate: bool = False) -> str:
+        """The link in a confirmation mail was visited, or its token given to ConfirmSubscription: the subscription's
+        ARN. `authenticate`: from now on only who is authenticated may end it. Raises KeyError."""
         subscription = self._tokens[token]
+        if self._deleted.pop(subscription.arn, None) is not None:
+            backend.subscriptions[subscription.arn] = subscription
+        if subscription.arn not in backend.subscriptions:
+            raise KeyError(token)
         subscription.confirmed = True
         subscription.attributes["PendingConfirmation"] = "false"
-        subscription.attributes["ConfirmationWasAuthenticated"] = "false"
+        # A token serves again while it is valid: so one that was confirmed by its link is protected later.
+        if authenticate or "ConfirmationWasAuthenticated" not in subscription.attributes:
+            subscription.attributes["ConfirmationWasAuthenticated"] = "true" if authenticate else "false"
         log.info("confirmed", extra={"fields": {"subscription": subscription.arn}})
         return str(subscription.arn)
 
-    def _ask_to_confirm(self, subscription: Any) -> None:
+    def unsubscribe_by_link(self, backend: Any, subscription_arn: str) -> None:
+        """The link at the end of a mail was visited. Raises SNSNotFoundError, SNSInvalidParameter."""
+        subscription = backend.subscriptions.get(subscription_arn)
+        if subscription is None:
+            raise SNSNotFoundError("Subscription does not exist")
+        if subscription.attributes.get("ConfirmationWasAuthenticated") == "true":
+            raise SNSInvalidParameter("Your subscription could not be removed because of an error.")
+        backend.unsubscribe(subscription_arn)
+        self._deleted[subscription_arn] = subscription
+        text = (
+            f"Your subscription to the topic below has been deactivated:\n{subscription.topic.arn}\n\n"
+            "If this was in error or you wish to resubscribe, click or visit the link below to resubscribe to the "
+            f"topic:\n{self._confirmation_link(subscription)}\n"
+        )
+        self._background.submit(
+            self._mail, SENDER, subscription.endpoint, "AWS Notification - Unsubscribe Confirmation", text
+        )
+
+    def _confirmation_link(self, subscription: Any) -> str:
         token = secrets.token_hex(64)
         self._tokens[token] = subscription
         query = urlencode(
@@ -84,12 +113,15 @@ class Sns:
                 "Endpoint": subscription.endpoint,
             }
         )
+        return f"{self._url}/_local/sns/confirm?{query}"
+
+    def _ask_to_confirm(self, subscription: Any) -> None:
         text = (
             "You have chosen to subscribe to the topic:\n"
             f"{subscription.topic.arn}\n\n"
             "To confirm this subscription, click or visit the link below "
             "(If this was in error no action is necessary):\n"
-            f"{self._url}/_local/sns/confirm?{query}\n"
+            f"{self._confirmation_link(subscription)}\n"
         )
         self._background.submit(
             self._mail, SENDER, subscription.endpoint, "AWS Notification - Subscription Confirmation", text
@@ -108,6 +140,8 @@ class Sns:
             else:
                 subscribe(response)
                 known = backend._find_subscription(topic, endpoint, protocol)
+                # The owner of the topic may subscribe an endpoint anew that ended it: it is asked again.
+                self._deleted = {arn: one for arn, one in self._deleted.items() if not _at(one, topic, endpoint)}
                 mailed = protocol in {"email", "email-json"}
                 known.confirmed = not mailed
                 known.attributes["PendingConfirmation"] = "true" if mailed else "false"
@@ -152,7 +186,9 @@ class Sns:
         text = (
             f"{note['Message']}\n\n--\n"
             "If you wish to stop receiving notifications from this topic, please click or visit the link below to "
-            f"unsubscribe:\n{self._url}/_local/sns/unsubscribe?{stop}\n"
+            f"unsubscribe:\n{self._url}/_local/sns/unsubscribe?{stop}\n\n"
+            "Please do not reply directly to this email. If you have any questions or comments regarding this email, "
+            "please contact us at https://aws.amazon.com/support\n"
         )
         try:
             self._mail(SENDER, subscription.endpoint, note["Subject"] or "AWS Notification Message", text)
@@ -175,6 +211,7 @@ class Sns:
         """Correct moto's SNS."""
         subscribe = SNSResponse.subscribe
         publish = Subscription.publish
+        unsubscribe = SNSResponse.unsubscribe
         topic_list: Any = SNSResponse.list_subscriptions_by_topic
 
         def subscribed(response: Any) -> Any:
@@ -188,26 +225,36 @@ class Sns:
 
         def confirmed(response: Any) -> Any:
             try:
-                return ActionResult({"SubscriptionArn": self.confirm(response._get_param("Token"))})
+                authenticate = str(response._get_param("AuthenticateOnUnsubscribe")).lower() == "true"
+                arn = self.confirm(response._get_param("Token"), response.backend, authenticate=authenticate)
+                return ActionResult({"SubscriptionArn": arn})
             except KeyError:
                 raise SNSInvalidParameter("Invalid parameter: Token") from None
 
         def listed(response: Any) -> Any:
             answer = topic_list(response)
             answer.result["Subscriptions"] = [_listed(entry) for entry in answer.result["Subscriptions"]]
+            topic = response._get_param("TopicArn")
+            if not answer.result["NextToken"]:
+                gone = [one for one in self._deleted.values() if one.topic.arn == topic]
+                answer.result["Subscriptions"] += [{**_listed(one), "SubscriptionArn": "Deleted"} for one in gone]
             return answer
+
+        def unsubscribed(response: Any) -> Any:
+            known = response.backend.subscriptions.get(response._get_param("SubscriptionArn"))
+            if known is not None and not known.confirmed:
+                raise SNSInvalidParameter("Invalid parameter: This subscription is pending confirmation")
+            return unsubscribe(response)
 
         patches.set(SNSResponse, "subscribe", subscribed)
         patches.set(SNSResponse, "confirm_subscription", confirmed)
+        patches.set(SNSResponse, "unsubscribe", unsubscribed)
         patches.set(SNSResponse, "list_subscriptions_by_topic", listed)
         patches.set(Subscription, "publish", published)
 
 
-def unsubscribe(backend: Any, subscription_arn: str) -> None:
-    """The link at the end of a mail was visited. Raises SNSNotFoundError."""
-    if subscription_arn not in backend.subscriptions:
-        raise SNSNotFoundError("Subscription does not exist")
-    backend.unsubscribe(subscription_arn)
+def _at(subscription: Any, topic: str, endpoint: str) -> bool:
+    return bool(subscription.topic.arn == topic and subscription.endpoint == endpoint)
 
 
 def _listed(subscription: Any) -> dict[str, Any]:

@@ -102,6 +102,8 @@ class Commands:
     def send(self, request: dict[str, Any]) -> dict[str, Any]:
         """SendCommand. Raises ApiError."""
         name = str(request.get("DocumentName", ""))
+        if self._faults.active("command_denied", name, name.split("-", 2)[-1]):
+            raise self._denied("ssm", f"document/{name}")
         version, content = self._document(name, request.get("DocumentVersion", "$DEFAULT"))
         registrations = self._targets(request)
         given = {key: list(values) for key, values in (request.get("Parameters") or {}).items()}
@@ -362,12 +364,24 @@ class Commands:
             )
         found = {id_: self._agents.online(id_) for id_ in ids}
         missing = [id_ for id_, registration in found.items() if registration is None]
+        if missing and self._faults.active("agent_denied"):
+            # A role that may send commands by tag (ssm:resourceTag): Systems Manager learns an instance's tags from the
+            # agent's registration.
+            raise self._denied("ec2", f"instance/{missing[0]}")
         if missing or not found:
             listed = ", ".join(missing)
             raise ApiError(
                 "InvalidInstanceId", f"Instances [[{listed}]] not in a valid state for account {self._account}"
             )
         return [registration for registration in found.values() if registration is not None]
+
+    def _denied(self, service: str, resource: str) -> ApiError:
+        return ApiError(
+            "AccessDeniedException",
+            f"User: arn:aws:sts::{self._account}:assumed-role/nod-local/workflow is not authorized to perform: "
+            f"ssm:SendCommand on resource: arn:aws:{service}:{self._region}:{self._account}:{resource} because no "
+            "identity-based policy allows the ssm:SendCommand action",
+        )
 
     def _described(self, command: Command) -> dict[str, Any]:
         states = [invocation.status for invocation in command.invocations.values()]

@@ -1,5 +1,6 @@
 """Step Functions: the API and the execution's life, where moto is not AWS.
 
+- A definition that AWS would refuse is refused (definitions.py; moto looks at little of it).
 - An execution that is started, and one that ends, is an event `Step Functions Execution Status Change`.
 - StopExecution ends an execution at once, with its error and cause (moto: after the current state, without them).
 - A token whose task is over is `TaskTimedOut`; one that never was is `InvalidToken` (moto: `InvalidToken` for both,
@@ -28,7 +29,7 @@ from moto.stepfunctions.parser.backend.execution import BaseExecutionWorkerCommu
 from moto.stepfunctions.parser.models import StepFunctionsParserBackend
 from moto.stepfunctions.responses import StepFunctionResponse
 
-from local.aws import interpreter
+from local.aws import definitions, interpreter
 from local.events import EventBus
 from local.patches import Patches
 
@@ -43,6 +44,7 @@ def install(bus: EventBus, endpoint: str, patches: Patches) -> None:
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     patches.after(lambda: _restore(before))
     interpreter.install(endpoint, patches)
+    _correct_definitions(patches)
     _correct_start(bus, patches)
     _correct_end(bus, patches)
     _correct_stop(patches)
@@ -74,6 +76,17 @@ def _restore(before: Any) -> None:
         default_user_config.pop("stepfunctions", None)
     else:
         default_user_config["stepfunctions"] = before
+
+
+def _correct_definitions(patches: Patches) -> None:
+    validate: Any = StepFunctionsParserBackend._validate_definition
+
+    def validate_definition(definition: str) -> None:
+        if wrong := definitions.problems(definition):
+            raise _error("InvalidDefinition", f"Invalid State Machine Definition: '{', '.join(wrong)}'")
+        validate(definition)
+
+    patches.set(StepFunctionsParserBackend, "_validate_definition", staticmethod(validate_definition))
 
 
 def _correct_start(bus: EventBus, patches: Patches) -> None:

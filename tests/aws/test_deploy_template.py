@@ -213,7 +213,11 @@ def test_machines_are_started_closed() -> None:
         "HttpEndpoint": "enabled",
     }
     assert data["InstanceInitiatedShutdownBehavior"] == "stop"
-    assert "KeyName" not in data and "NetworkInterfaces" not in data
+    assert "NetworkInterfaces" not in data
+    # Only where the deployment names one: an empty name would be refused.
+    assert data["KeyName"] == {"Fn::If": ["HasKeyPair", {"Ref": "KeyName"}, {"Ref": "AWS::NoValue"}]}
+    assert template()["Conditions"]["HasKeyPair"] == {"Fn::Not": [{"Fn::Equals": [{"Ref": "KeyName"}, ""]}]}
+    assert "NOD_KEY_NAME" not in template()["Globals"]["Function"]["Environment"]["Variables"]
     (disk,) = data["BlockDeviceMappings"]
     assert disk["Ebs"] == {"VolumeType": "gp3", "Encrypted": True, "DeleteOnTermination": True}
 

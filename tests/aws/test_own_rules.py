@@ -137,7 +137,7 @@ def test_machines_have_imdsv2_an_encrypted_disk_and_no_shell_over_the_network() 
     assert data["MetadataOptions"]["HttpTokens"] == "required"
     assert data["MetadataOptions"]["HttpPutResponseHopLimit"] == 1
     assert [disk["Ebs"]["Encrypted"] for disk in data["BlockDeviceMappings"]] == [True]
-    assert {"KeyName", "UserData", "NetworkInterfaces"} & data.keys() == set()
+    assert {"UserData", "NetworkInterfaces"} & data.keys() == set()
     assert data["SecurityGroupIds"] == [deployment().ref("NotebookSecurityGroup")]
 
 

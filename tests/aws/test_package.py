@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import textwrap
@@ -17,7 +18,7 @@ import pytest
 from deploy import bytecode
 from deploy.errors import PackageError
 from deploy.package import pack, unpack
-from tests.aws.packaged import folder, lay_out, resources, template
+from tests.aws.packaged import STAGE, folder, lay_out, resources, template
 
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = json.loads((ROOT / ".chalice/config.json").read_text())
@@ -132,6 +133,27 @@ def test_the_same_files_make_the_same_zip(tmp_path: Path) -> None:
         hashes.add(hashlib.sha256((tmp_path / "kept.zip").read_bytes()).hexdigest())
         assert zipfile.ZipFile(tmp_path / "kept.zip").namelist() == ["a.py", "b/c.py"]
     assert len(hashes) == 1
+
+
+def test_a_mac_makes_the_same_package(tmp_path: Path) -> None:
+    """pip and we see another machine, whose own wheels Lambda could not load. The code is Lambda's all the same."""
+    script = (
+        "import pathlib, sys\nfrom deploy.package import package\npackage(sys.argv[1], (), pathlib.Path(sys.argv[2]))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script, STAGE, str(tmp_path / "made")],
+        cwd=ROOT,
+        env={**os.environ, "_PYTHON_HOST_PLATFORM": "macosx-14.0-arm64"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    with (
+        zipfile.ZipFile(tmp_path / "made/deployment.zip") as made,
+        zipfile.ZipFile(folder() / "deployment.zip") as ours,
+    ):
+        assert {one.filename: one.CRC for one in made.infolist()} == {one.filename: one.CRC for one in ours.infolist()}
 
 
 def test_the_same_sources_compile_to_the_same_bytes_and_come_with_them(tmp_path: Path) -> None:

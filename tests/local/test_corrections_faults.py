@@ -12,7 +12,7 @@ from typing import Any
 import boto3
 import pytest
 from botocore.config import Config
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, ConnectionClosedError
 
 from instance.files.monitor import Credentials, HeartbeatError, HeartbeatTable, Instance
 from local.aws.metadata import ACCESS_KEY
@@ -144,9 +144,9 @@ def test_table_that_is_unavailable_fails_every_call_that_names_it(cloud: Cloud, 
     ]
     for call, arguments in calls:
         assert refused(call, **arguments) == ("InternalServerError", "Internal server error", 500)
-    assert "Item" in tables.get_item(TableName="nod-local-users", Key={"name": {"S": "demo"}})
+    assert "Item" in tables.get_item(TableName="nod-local-users", Key={"id": {"S": cloud.user_id}})
     cloud.faults.on("table_unavailable")
-    assert refused(tables.get_item, TableName="nod-local-users", Key={"name": {"S": "demo"}})[2] == 500
+    assert refused(tables.get_item, TableName="nod-local-users", Key={"id": {"S": cloud.user_id}})[2] == 500
     cloud.faults.clear()
     assert tables.scan(TableName=HEARTBEATS)["Items"] == []
 
@@ -255,3 +255,38 @@ def test_indexes_of_the_template_are_on_the_table(tables: Any) -> None:
         "instance_id-index": "INCLUDE",
         "due-index": "KEYS_ONLY",
     }
+
+
+def put(tables: Any, identifier: str, token: str, **more: Any) -> None:
+    """A row that must not be there yet, by a transaction."""
+    item = {"id": {"S": identifier}, **more}
+    put = {"TableName": HEARTBEATS, "Item": item, "ConditionExpression": "attribute_not_exists(id)"}
+    tables.transact_write_items(TransactItems=[{"Put": put}], ClientRequestToken=token)
+
+
+def test_transaction_that_is_asked_for_again_by_its_token_does_nothing_more(tables: Any) -> None:
+    put(tables, "tx-1", "token-1")
+    put(tables, "tx-1", "token-1")
+    with pytest.raises(tables.exceptions.IdempotentParameterMismatchException):
+        put(tables, "tx-2", "token-1")
+    with pytest.raises(tables.exceptions.TransactionCanceledException):
+        put(tables, "tx-1", "token-2")
+    # Of one that was cancelled nothing is remembered.
+    tables.delete_item(TableName=HEARTBEATS, Key={"id": {"S": "tx-1"}})
+    put(tables, "tx-1", "token-2", again={"BOOL": True})
+
+
+def test_answer_that_is_lost_is_of_a_call_that_was_done(cloud: Cloud, tables: Any, ec2: Any) -> None:  # noqa: F811
+    cloud.faults.on("answer_lost:dynamodb:PutItem")
+    key = {"id": {"S": "lost"}}
+    with pytest.raises(ConnectionClosedError):
+        tables.put_item(TableName=HEARTBEATS, Item={**key, "round": {"N": "1"}})
+    assert tables.get_item(TableName=HEARTBEATS, Key=key)["Item"]["round"] == {"N": "1"}
+    tables.put_item(TableName=HEARTBEATS, Item={**key, "round": {"N": "2"}})
+    assert ec2.describe_vpcs()["Vpcs"]
+    cloud.faults.on("answer_lost:ec2")
+    with pytest.raises(ConnectionClosedError):
+        ec2.describe_vpcs()
+    assert ec2.describe_vpcs()["Vpcs"]
+    # An SDK that tries again gets its answer.
+    boto3.client("dynamodb", endpoint_url=cloud.aws_url).put_item(TableName=HEARTBEATS, Item=key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import urllib.error
 import urllib.request
 import uuid
 from typing import Any
@@ -80,6 +81,100 @@ def test_an_address_gets_nothing_until_its_link_was_visited(
     mail = cloud.inbox.wait(lambda m: endpoint in m.recipients and m.subject == "Hello")
     assert mail.text.startswith("in time\n")
     assert len(mails(cloud, endpoint)) == 1
+
+
+def visit(address: str) -> int:
+    try:
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(address) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+def got_one(cloud: Cloud, sns: Any, topic: str, endpoint: str) -> Any:  # noqa: F811
+    """A mail of the topic, with AWS's footer."""
+    subject = f"Hello {uuid.uuid4()}"
+    sns.publish(TopicArn=topic, Subject=subject, Message="news")
+    return cloud.inbox.wait(lambda m: endpoint in m.recipients and m.subject == subject)
+
+
+def listed(sns: Any, topic: str) -> list[str]:
+    return [one["SubscriptionArn"] for one in sns.list_subscriptions_by_topic(TopicArn=topic)["Subscriptions"]]
+
+
+def test_whoever_visits_the_link_at_the_end_of_a_mail_ends_the_subscription(
+    cloud: Cloud,  # noqa: F811
+    sns: Any,
+    topic: str,
+) -> None:
+    endpoint = address()
+    arn = subscribe(sns, topic, endpoint, FilterPolicyScope="MessageAttributes")
+    confirm(cloud, endpoint)
+    mail = got_one(cloud, sns, topic, endpoint)
+    assert "stop receiving notifications" in mail.text
+    assert "do not reply directly" in mail.text
+    assert visit(mail.links[0]) == 200
+    assert listed(sns, topic) == ["Deleted"]
+    with pytest.raises(sns.exceptions.NotFoundException):
+        sns.get_subscription_attributes(SubscriptionArn=arn)
+    sns.publish(TopicArn=topic, Subject="Not any more", Message="x")
+    last = cloud.inbox.wait(lambda m: endpoint in m.recipients and "Unsubscribe Confirmation" in m.subject)
+    assert not [m for m in mails(cloud, endpoint) if m.subject == "Not any more"]
+    assert visit(mail.links[0]) == 400
+    assert visit(last.links[0]) == 200, "the last mail has the way back"
+    assert listed(sns, topic) == [arn]
+    got_one(cloud, sns, topic, endpoint)
+
+
+def test_the_topics_owner_may_ask_an_endpoint_again_that_ended_its_subscription(
+    cloud: Cloud,  # noqa: F811
+    sns: Any,
+    topic: str,
+) -> None:
+    endpoint = address()
+    first = subscribe(sns, topic, endpoint)
+    confirm(cloud, endpoint)
+    visit(got_one(cloud, sns, topic, endpoint).links[0])
+    second = subscribe(sns, topic, endpoint)
+    assert second != first
+    assert listed(sns, topic) == ["PendingConfirmation"]
+    asked = until(
+        lambda: [m for m in cloud.inbox.messages() if endpoint in m.recipients and "Subscription Conf" in m.subject][1:]
+    )
+    visit(asked[0].links[0])
+    assert listed(sns, topic) == [second]
+
+
+@pytest.mark.parametrize("clicked", [False, True])
+def test_confirmed_by_a_signed_call_the_link_in_a_mail_ends_nothing(
+    cloud: Cloud,  # noqa: F811
+    sns: Any,
+    topic: str,
+    clicked: bool,  # noqa: FBT001
+) -> None:
+    endpoint = address()
+    arn = subscribe(sns, topic, endpoint)
+    asked = cloud.inbox.wait(lambda m: endpoint in m.recipients and "Confirmation" in m.subject)
+    token = asked.links[0].partition("Token=")[2].partition("&")[0]
+    if clicked:
+        # AWS takes the token again while it is valid: one that its link confirmed is protected later.
+        visit(asked.links[0])
+    answer = sns.confirm_subscription(TopicArn=topic, Token=token, AuthenticateOnUnsubscribe="true")
+    assert answer["SubscriptionArn"] == arn
+    attributes = sns.get_subscription_attributes(SubscriptionArn=arn)["Attributes"]
+    assert attributes["ConfirmationWasAuthenticated"] == "true"
+    assert visit(got_one(cloud, sns, topic, endpoint).links[0]) == 400
+    assert listed(sns, topic) == [arn]
+    sns.unsubscribe(SubscriptionArn=arn)
+    assert listed(sns, topic) == []
+    assert visit(asked.links[0]) == 400
+
+
+def test_a_subscription_that_is_pending_cannot_be_ended(sns: Any, topic: str) -> None:
+    arn = subscribe(sns, topic, address())
+    with pytest.raises(sns.exceptions.InvalidParameterException):
+        sns.unsubscribe(SubscriptionArn=arn)
+    assert listed(sns, topic) == ["PendingConfirmation"]
 
 
 def test_without_being_asked_for_the_arn_is_not_told(sns: Any, topic: str) -> None:

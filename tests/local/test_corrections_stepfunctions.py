@@ -9,8 +9,10 @@ import uuid
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, EndpointConnectionError
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service import state_task_service_aws_sdk
 
+from local.aws import beans, definitions
 from local.cloud import Cloud
 from tests.local.clouds import Events, client, cloud, no_faults, until  # noqa: F401
 
@@ -106,9 +108,8 @@ def sdk(service_action: str, parameters: dict[str, Any], **more: Any) -> dict[st
                 "dynamodb:putItem",
                 {
                     "TableName": "nod-local-users",
-                    "Item": {"name": {"S": "demo"}},
-                    "ConditionExpression": "attribute_not_exists(#name)",
-                    "ExpressionAttributeNames": {"#name": "name"},
+                    "Item": {"id": {"S": "name#demo"}},
+                    "ConditionExpression": "attribute_not_exists(id)",
                 },
             ),
             "DynamoDb.ConditionalCheckFailedException",
@@ -335,3 +336,223 @@ def test_a_definition_from_the_template_can_be_started_by_another(sfn: Any) -> N
     assert output(run(sfn, {"S": task}))["ExecutionArn"].endswith(":child")
     again = run(sfn, {"S": {**task, "Parameters": {**task["Parameters"], "Input": {"a": 2}}}})
     assert again["error"] == "StepFunctions.ExecutionAlreadyExistsException"
+
+
+# Names inside SDK integrations: the Java SDK's, where moto takes the API's
+
+SET_TYPES = "SET tags = :tags, sizes = :sizes, done = :done, nothing = :nothing, deep = :deep"
+
+
+@pytest.fixture(scope="module")
+def table(cloud: Cloud) -> str:  # noqa: F811
+    client(cloud, "dynamodb").create_table(
+        TableName="names",
+        AttributeDefinitions=[{"AttributeName": "id", "AttributeType": "S"}],
+        KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
+        BillingMode="PAY_PER_REQUEST",
+    )
+    return "names"
+
+
+def update(table: str, values: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "TableName": table,
+        "Key": {"id": {"S": "x"}},
+        "UpdateExpression": SET_TYPES,
+        "ExpressionAttributeValues": values,
+    }
+
+
+BEANS = {
+    ":tags": {"Ss": ["a", "b"]},
+    ":sizes": {"Ns": ["1"]},
+    ":done": {"Bool": True},
+    ":nothing": {"Nul": True},
+    ":deep": {"M": {"all": {"L": [{"Bool": False}, {"M": {"in": {"Ss": ["c"]}}}]}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("api", "java"),
+    [
+        ("SS", "Ss"),
+        ("BOOL", "Bool"),
+        ("S", "S"),
+        ("DBInstanceIdentifier", "DbInstanceIdentifier"),
+        ("KMSMasterKeyArn", "KmsMasterKeyArn"),
+        ("AWSKMSKeyARN", "AwskmsKeyARN"),
+        ("VCpuInfo", "VCpuInfo"),
+        ("S3Bucket", "S3Bucket"),
+        ("TableName", "TableName"),
+        ("stateMachineArn", "StateMachineArn"),
+        # Capitals further on stay: Java's method is createOpenIDConnectProvider.
+        ("OpenIDConnectProviderArn", "OpenIDConnectProviderArn"),
+    ],
+)
+def test_names_of_java_beans(api: str, java: str) -> None:
+    assert beans.bean(api) == java
+
+
+def test_an_sdk_integration_takes_and_gives_the_names_of_the_java_sdk(cloud: Cloud, sfn: Any, table: str) -> None:  # noqa: F811
+    states = {
+        "Write": {**sdk("dynamodb:updateItem", update(table, BEANS)), "ResultPath": None, "Next": "Read"},
+        "Read": sdk("dynamodb:getItem", {"TableName": table, "Key": {"id": {"S": "x"}}}),
+    }
+    del states["Write"]["End"]
+    item = output(run(sfn, states))["Item"]
+    assert {f":{name}": value for name, value in item.items() if name != "id"} == BEANS
+    stored = client(cloud, "dynamodb").get_item(TableName=table, Key={"id": {"S": "x"}})["Item"]
+    assert stored["tags"] == {"SS": ["a", "b"]} and stored["nothing"] == {"NULL": True}
+    assert stored["deep"]["M"]["all"]["L"][1]["M"]["in"] == {"SS": ["c"]}
+
+
+def test_the_optimized_integration_takes_the_names_of_the_api(sfn: Any, table: str) -> None:
+    values = {":tags": {"SS": ["a"]}, ":sizes": {"NS": ["1"]}, ":done": {"BOOL": True}, ":nothing": {"NULL": True}}
+    task = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::dynamodb:updateItem",
+        "Parameters": update(table, {**values, ":deep": {"L": [{"BOOL": True}]}}),
+        "End": True,
+    }
+    assert run(sfn, {"Do": task})["status"] == "SUCCEEDED"
+
+
+@pytest.mark.parametrize("name", ["SS", "NS", "BS", "BOOL", "NULL", "Null", "ss"])
+def test_the_apis_names_are_refused_in_a_definition(sfn: Any, table: str, name: str) -> None:
+    deep = {":tags": {"M": {"in": {"L": [{name: True}]}}}}
+    for values in ({":tags": {name: ["a"]}}, {":tags": {f"{name}.$": "$.tags"}}, deep):
+        with pytest.raises(ClientError) as raised:
+            machine(sfn, {"Do": sdk("dynamodb:updateItem", update(table, values))})
+        error = raised.value.response["Error"]
+        assert error["Code"] == "InvalidDefinition"
+        assert "SCHEMA_VALIDATION_FAILED" in error["Message"]
+        assert f'The field "{name}" is not supported by Step Functions at /States/Do/Parameters' in error["Message"]
+
+
+@pytest.mark.parametrize("given", [{"SS": ["a"]}, {"M": {"x": {"BOOL": True}}}, {"L": [{"NULL": True}]}, "a"])
+def test_the_apis_names_are_refused_in_what_arrives_by_a_path_and_nothing_catches_it(
+    sfn: Any, table: str, given: Any
+) -> None:
+    parameters = update(table, {})
+    del parameters["ExpressionAttributeValues"]
+    states = {
+        "Do": sdk(
+            "dynamodb:updateItem",
+            {**parameters, "ExpressionAttributeValues.$": "$.values"},
+            Retry=[{"ErrorEquals": ["States.ALL"], "IntervalSeconds": 1, "MaxAttempts": 3}],
+            Catch=[{"ErrorEquals": ["States.ALL"], "Next": "Caught"}],
+        ),
+        "Caught": {"Type": "Succeed"},
+    }
+    seen = run(sfn, states, {"values": {":tags": given}})
+    assert (seen["status"], seen["error"]) == ("FAILED", "States.Runtime")
+    assert "could not be used to start the Task" in seen["cause"]
+
+
+def test_results_of_other_services_have_the_same_rule(sfn: Any) -> None:
+    """EC2's `VCpuInfo` keeps both capitals, for the second begins a word."""
+    types = output(run(sfn, {"Do": sdk("ec2:describeInstanceTypes", {"InstanceTypes": ["t3.medium"]})}))
+    assert types["InstanceTypes"][0]["VCpuInfo"]["DefaultVCpus"] == 2
+    assert "ResponseMetadata" not in types
+
+
+def test_a_call_that_does_not_exist_and_one_without_what_is_required_are_refused(sfn: Any) -> None:
+    for task, word in (
+        (sdk("ec2:describeMachines", {}), "describeMachines is not recognized"),
+        (sdk("nothing:doIt", {}), "nothing:doIt is not recognized"),
+        (sdk("ssm:sendCommand", {"InstanceIds": ["i-1"]}), 'The field "DocumentName" is required but was missing'),
+        (sdk("ssm:sendCommand", {"DocumentName": "x", "InstanceIds": "i-1"}), "must be an ARRAY"),
+        (sdk("ssm:sendCommand", {"DocumentName": "x", "Parameters": {"A": "b"}}), "must be an ARRAY"),
+    ):
+        with pytest.raises(ClientError) as raised:
+            machine(sfn, {"Do": task})
+        assert word in raised.value.response["Error"]["Message"]
+
+
+# What nothing catches, and paths
+
+
+def test_a_runtime_error_ends_an_execution_past_every_catch(sfn: Any) -> None:
+    caught: dict[str, Any] = {"Catch": [{"ErrorEquals": ["States.ALL"], "Next": "Caught"}]}
+    task = sdk("ec2:describeInstances", {"InstanceIds.$": "$.none"})
+    for state in (
+        {**task, **caught},
+        {"Type": "Parallel", "Branches": [{"StartAt": "T", "States": {"T": task}}], "End": True, **caught},
+    ):
+        seen = run(sfn, {"Do": state, "Caught": {"Type": "Succeed"}})
+        assert (seen["status"], seen["error"]) == ("FAILED", "States.Runtime")
+
+
+def test_a_wildcard_behind_what_is_not_there_is_an_error(sfn: Any) -> None:
+    state = {"Type": "Pass", "Parameters": {"x.$": "$.none[*].field"}, "End": True}
+    assert run(sfn, {"P": state})["error"] == "States.Runtime"
+    assert output(run(sfn, {"P": state}, {"none": [{}, {"field": 1}]})) == {"x": [1]}
+
+
+def test_a_call_that_does_not_reach_the_service_is_the_sdks_own_error(
+    sfn: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(*_: Any, **__: Any) -> Any:
+        raise EndpointConnectionError(endpoint_url="http://ec2")
+
+    arn = machine(sfn, {"Do": sdk("ec2:describeInstances", {})})
+    monkeypatch.setattr(state_task_service_aws_sdk, "boto_client_for", unreachable)
+    assert ended(sfn, start(sfn, arn))["error"] == "Ec2.SdkClientException"
+
+
+# Definitions
+
+PASS = {"Type": "Pass", "End": True}
+
+
+@pytest.mark.parametrize(
+    ("states", "word"),
+    [
+        ({"S" * 81: PASS}, "at most 80 characters"),
+        ({"A": PASS, "B": PASS}, "is not reachable"),
+        ({"A": {"Type": "Pass", "Next": "B"}}, "Missing 'Next' target: B"),
+        ({"A": {"Type": "Pass"}}, "[Next, End]"),
+        ({"A": {**PASS, "TimeoutSeconds": 5}}, "Field is not supported"),
+        ({"A": {"Type": "Wait", "Seconds": 1.5, "End": True}}, "whole number"),
+        ({"A": {"Type": "Wait", "Seconds": 100_000_000, "End": True}}, "whole number"),
+        ({"A": {**PASS, "ResultPath": "$.x[*]"}}, "Reference Path"),
+        ({"A": {**PASS, "Parameters": {"x.$": "x"}}}, "JSONPath"),
+        ({"A": {**PASS, "Parameters": {"x.$": "States.Upper($.x)"}}}, "no intrinsic function"),
+        ({"A": {**PASS, "Parameters": {"x.$": "States.MathAdd($.x)"}}}, "does not take 1 arguments"),
+        ({"A": {**PASS, "Parameters": {"x.$": "States.Format('{} {}', $.x)"}}}, "2 places for 1 arguments"),
+        ({"A": {**PASS, "Parameters": {"x.$": "States.Format('{a}', $.x)"}}}, "A brace"),
+        ({"A": {"Type": "Fail", "Error": "E", "Cause": "c", "CausePath": "$.c"}}, "Only one of these fields"),
+        (
+            {"A": sdk("ec2:describeInstances", {}, Retry=[{"ErrorEquals": ["States.ALL", "X"]}])},
+            "States.ALL stands alone",
+        ),
+        (
+            {"A": sdk("ec2:describeInstances", {}, Retry=[{"ErrorEquals": ["X"], "IntervalSeconds": 0}])},
+            "whole number from 1",
+        ),
+    ],
+)
+def test_a_definition_that_aws_refuses_is_refused(sfn: Any, states: dict[str, Any], word: str) -> None:
+    with pytest.raises(ClientError) as raised:
+        machine(sfn, states)
+    assert raised.value.response["Error"]["Code"] == "InvalidDefinition"
+    assert word in raised.value.response["Error"]["Message"]
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        "States.Format('a \\'quote\\' and \\{braces\\} {}', $.x[0].y)",
+        "States.JsonToString($)",
+        "States.Array(1, 'two', $.three, null, States.UUID())",
+        "States.ArrayGetItem(States.StringSplit($$.Execution.Name, '-'), 0)",
+    ],
+)
+def test_what_aws_takes_is_taken(function: str) -> None:
+    definitions.check_intrinsic(function)
+
+
+def test_a_definition_has_a_limit(sfn: Any) -> None:
+    with pytest.raises(ClientError) as raised:
+        machine(sfn, {"A": {**PASS, "Result": "x" * 1_048_576}})
+    assert "DEFINITION_TOO_LARGE" in raised.value.response["Error"]["Message"]

@@ -166,7 +166,8 @@ def execute(machine: Machine, name: str, given: dict[str, str]) -> Completed:
     """Runs a document as the agent does: the script as a file, the parameters as environment variables."""
     document = DOCUMENTS[name]
     script = "\n".join(document["mainSteps"][0]["inputs"]["runCommand"]) + "\n"
-    values = {"TaskToken": "canary-task-token", **given}
+    defaults = {key: entry["default"] for key, entry in document["parameters"].items() if "default" in entry}
+    values = {**defaults, "TaskToken": "canary-task-token", **given}
     environment = {f"SSM_{key}": values[key] for key in document["parameters"] if key in values}
     path = f"/root/{name}-{time.monotonic_ns()}.sh"
     machine.write_file(path, script.encode(), 0o700)
@@ -482,6 +483,26 @@ def test_a_run_that_comes_late_does_not_bring_the_first_password_back(
     assert main_pid(machine) == before, "a restart would have ended the kernels"
     assert shell(machine, "ls /etc/nod | grep nod-") == ""
     assert answer(execute(machine, "set-password", parameters)) == {"ok": True}
+
+
+def test_newest_password_wins_whichever_comes_first_and_however_often(
+    launched: dict[str, dict[str, Any]], machine: Machine, parameters: dict[str, str]
+) -> None:
+    """SSM keeps no order, and may deliver a command twice."""
+    changes = [{"PasswordHash": hashed(f"chosen-as-{n}th"), "Number": str(n)} for n in (101, 102, 103)]
+    with ThreadPoolExecutor() as pool:
+        runs = [pool.submit(execute, machine, "set-password", change) for change in (changes[::-1] + changes)]
+        assert all(answer(run.result())["ok"] for run in runs)
+    assert shell(machine, "cat /etc/nod/password_hash") == changes[-1]["PasswordHash"]
+    assert answer(execute(machine, "set-password", changes[0])) == {"ok": True, "overtaken": True}
+    with Visitor(machine, "127.0.0.69") as owner:
+        assert owner.guess("chosen-as-101th").status_code == 401
+        assert owner.guess("chosen-as-103th").status_code == 302
+    machine.reboot()
+    wait_until(lambda: served_fingerprint(machine.address))
+    assert answer(execute(machine, "set-password", changes[1])) == {"ok": True, "overtaken": True}
+    last = {**parameters, "Number": "104"}
+    assert answer(execute(machine, "set-password", last)) == {"ok": True}
 
 
 def test_no_secret_is_in_processes_logs_or_files_of_others(

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from moto.ec2.exceptions import InvalidInstanceIdError
 
+from local.aws import beans
 from tests.aws.workflows import states
 from tests.local.person import wait_until
 from tests.local.scripted import FINGERPRINT
@@ -93,7 +94,14 @@ def given(town: Town, notebook: str, **more: Any) -> dict[str, Any]:
     """The input of a workflow that is started by hand."""
     instance = town.record(notebook)["instance_id"]["S"]
     arn = f"arn:aws:ec2:us-east-1:123456789012:instance/{instance}"
-    return {"id": notebook, "owner": "demo", "name": "mine", "instance_id": instance, "instance_arn": arn, **more}
+    return {
+        "id": notebook,
+        "owner": town.cloud.user_id,
+        "name": "mine",
+        "instance_id": instance,
+        "instance_arn": arn,
+        **more,
+    }
 
 
 def put(town: Town, notebook: str, state: str, remove: str = "") -> None:
@@ -357,7 +365,7 @@ def test_run_whose_beginning_is_not_noted_is_not_longer_than_known(
 
 def test_stop_is_recorded_when_its_owner_is_no_user_any_more(town: Town, notebook: str) -> None:
     put(town, notebook, "stopping")
-    assert town.run("stop", **{**given(town, notebook, call=True), "owner": "gone"})["status"] == "SUCCEEDED"
+    assert town.run("stop", **{**given(town, notebook, call=True), "owner": "us-" + "0" * 20})["status"] == "SUCCEEDED"
     assert town.record(notebook)["state"]["S"] == "stopped"
     assert len(town.record(notebook)["runs"]["L"]) == 1
 
@@ -603,6 +611,22 @@ def test_start_without_a_public_address_is_stopped_again_and_costs_what_it_ran(t
     seen = wait(town, stopped, "stopped")
     assert "public address" in seen["error"]["message"]
     assert_ran_since(town, stopped, began, before)
+
+
+def test_start_of_an_instance_without_a_public_name_is_ready(
+    town: Town, stopped: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given_answer = beans.from_api
+
+    def nameless(shape: Any, value: Any) -> Any:
+        if shape is not None and shape.name == "Instance":
+            value.pop("PublicDnsName", None)
+        return given_answer(shape, value)
+
+    monkeypatch.setattr(beans, "from_api", nameless)
+    assert post(town, stopped, "start") == 202
+    wait(town, stopped, "ready")
+    assert town.record(stopped)["public_dns_name"] == {"S": ""}
 
 
 def test_start_that_was_never_seen_running_is_no_run_since_the_launch(town: Town, stopped: str) -> None:

@@ -132,7 +132,8 @@ def execute(machine: Machine, name: str, **given: str) -> dict[str, Any]:
     script = "\n".join(DOCUMENTS[name]["mainSteps"][0]["inputs"]["runCommand"]) + "\n"
     path = f"/root/{name}-{time.monotonic_ns()}.sh"
     machine.write_file(path, script.encode(), 0o700)
-    environment = {f"SSM_{key}": value for key, value in given.items()}
+    defaults = {key: entry["default"] for key, entry in DOCUMENTS[name]["parameters"].items() if "default" in entry}
+    environment = {f"SSM_{key}": value for key, value in {**defaults, **given}.items()}
     done = machine.run(["sh", "-c", path], env={**ENVIRONMENT, **environment}, timeout=300)
     (line,) = done.stdout.splitlines()
     return dict(json.loads(line))

@@ -220,7 +220,7 @@ def test_reconcile_compares_and_finds_nothing_wrong(town: Town, notebook: str) -
 
 
 def test_an_instance_without_a_record_is_noted_and_told_and_stopped(town: Town, notebook: str) -> None:
-    tags = {"nod:deployment": "local", "nod:notebook": "nb-" + "f" * 20, "nod:owner": "demo"}
+    tags = {"nod:deployment": "local", "nod:notebook": "nb-" + "f" * 20, "nod:owner": town.cloud.user_id}
     image = town.instances(notebook)[0]["ImageId"]
     lost = town.ec2.run_instances(
         ImageId=image,

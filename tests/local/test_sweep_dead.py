@@ -51,7 +51,7 @@ def test_a_machine_that_no_sweep_stops_ends_itself_and_its_record_says_so(
         assert person.http.get(f"/notebooks/{notebook_id}/events").json()["events"] == [], "no sweep decided anything"
 
         tables = boto3.client("dynamodb", endpoint_url=cloud.aws_url)
-        user = tables.get_item(TableName="nod-local-users", Key={"name": {"S": "demo"}})["Item"]
+        user = tables.get_item(TableName="nod-local-users", Key={"id": {"S": cloud.user_id}})["Item"]
         assert notebook_id not in user.get("active", {}).get("SS", []), "it counts no more"
         assert notebook_id in user["owned"]["SS"]
         message = wait_until(

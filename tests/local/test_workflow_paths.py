@@ -13,11 +13,15 @@ from typing import Any
 
 import boto3
 import pytest
+from moto.stepfunctions.parser.asl.component.state.exec.state_task.service.state_task_service_aws_sdk import (
+    StateTaskServiceAwsSdk,
+)
 
+from local.aws import beans
 from tests.aws.workflows import states
 from tests.local.person import wait_until
 from tests.local.scripted import FINGERPRINT, RESULTS
-from tests.local.town import DELAYS, Town, as_before, opened, told
+from tests.local.town import DELAYS, QUICK, Town, as_before, opened, told
 
 NAMES = ("launch", "undo", "terminate")
 LAUNCHING = ("prepare-instance", "install-anaconda", "configure-tls", "start-monitor", "configure-notebook")
@@ -76,6 +80,7 @@ def test_launch_waits_when_ec2_is_slow_and_its_event_is_lost(town: Town, monkeyp
         ("no_capacity", "insufficient_capacity"),
         ("vcpu_limit", "vcpu_limit"),
         ("agent_never_online", "agent_never_online"),
+        ("command_denied:prepare-instance", "not_permitted"),
         ("instance_lost", "instance_lost"),
         ("command_times_out:configure-notebook", "command_timed_out"),
         ("command_fails:prepare-instance", "command_failed"),
@@ -85,6 +90,90 @@ def test_fault_ends_in_failed_with_its_reason_a_message_and_nothing_left(town: T
     town.cloud.faults.on(fault)
     town.machines.seconds["install-anaconda"] = 4 if fault == "instance_lost" else 0.05
     town.failed(town.launch(), code)
+
+
+def refusals(town: Town, notebook: str) -> list[str]:
+    """The errors of the launch's tasks so far."""
+    (arn,) = [e for e in town.executions("launch") if e.endswith(notebook)]
+    events = town.sfn.get_execution_history(executionArn=arn, maxResults=1000)["events"]
+    return [e["taskFailedEventDetails"]["error"] for e in events if "taskFailedEventDetails" in e]
+
+
+@pytest.mark.parametrize("error", ["Ssm.AccessDeniedException", "Ssm.SsmException"])
+def test_commands_that_are_refused_access_before_the_agent_has_registered_are_sent_again(
+    town: Town, monkeypatch: pytest.MonkeyPatch, error: str
+) -> None:
+    """By its own name, and by that which an SDK has for an error that it does not know."""
+    name = StateTaskServiceAwsSdk._normalise_exception_name
+    if error == "Ssm.SsmException":
+
+        def unknown(service: str, ex: Exception) -> str:
+            found = name(service, ex)
+            return error if found == "Ssm.AccessDeniedException" else str(found)
+
+        monkeypatch.setattr(StateTaskServiceAwsSdk, "_normalise_exception_name", staticmethod(unknown))
+    town.cloud.faults.on("agent_denied")
+    town.cloud.faults.on("agent_never_online")
+    notebook = town.launch()
+    wait_until(lambda: error in refusals(town, notebook), 60, "no command was refused")
+    town.cloud.faults.off("agent_never_online")
+    town.person.wait(notebook, "ready", seconds=180)
+
+
+def test_an_agent_that_stays_denied_ends_the_launch_with_the_permission(town: Town) -> None:
+    town.cloud.faults.on("agent_denied")
+    town.cloud.faults.on("agent_never_online")
+    notebook = town.launch()
+    seen = town.failed(notebook, "not_permitted")
+    assert "ssm:SendCommand" in seen["error"]["message"]
+    assert refusals(town, notebook).count("Ssm.AccessDeniedException") == QUICK["AgentAttempts"] + 1
+
+
+def answering(monkeypatch: pytest.MonkeyPatch, shape_name: str, change: Callable[[dict[str, Any]], None]) -> None:
+    """Let AWS answer the workflows' calls with something else."""
+    given = beans.from_api
+
+    def changed(shape: Any, value: Any) -> Any:
+        if shape is not None and shape.name == shape_name:
+            change(value)
+        return given(shape, value)
+
+    monkeypatch.setattr(beans, "from_api", changed)
+
+
+def test_an_instance_without_a_public_name_is_launched(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    answering(monkeypatch, "Instance", lambda found: found.pop("PublicDnsName", None))
+    notebook = town.launch()
+    assert town.person.wait(notebook, "ready", seconds=180)["url"]
+    assert town.record(notebook)["public_dns_name"] == {"S": ""}
+
+
+def test_a_fleet_that_says_nothing_at_all_is_a_failure_that_is_told(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(found: dict[str, Any]) -> None:
+        for key in ("Instances", "Errors"):
+            found.pop(key, None)
+
+    answering(monkeypatch, "CreateFleetResult", nothing)
+    town.failed(town.launch(), "create_failed")
+
+
+def test_an_instance_that_ec2_does_not_show_is_looked_for_and_undone(
+    town: Town, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def none(found: dict[str, Any]) -> None:
+        looks.append(found["Reservations"])
+        if len(looks) <= QUICK["InstanceLooks"] + 2:
+            found["Reservations"] = []
+
+    answering(monkeypatch, "DescribeInstancesResult", none)
+    town.failed(town.launch(), "instance_lost")
+    # Seen at the second look, it goes on.
+    looks[:] = [[]] * (QUICK["InstanceLooks"] + 1)
+    town.person.wait(town.launch(), "ready", seconds=180)
 
 
 def test_instance_that_is_lost_without_an_event_is_found_gone(town: Town) -> None:
@@ -220,6 +309,19 @@ def test_undo_without_a_record_removes_what_bears_the_tag(town: Town) -> None:
     assert town.volumes(notebook) == []
 
 
+@pytest.mark.parametrize("left", [{}, {"owner": {"S": "demo"}}, {"state": {"S": "launching"}}])
+def test_undo_of_a_record_that_is_cut_short_removes_the_machine(town: Town, left: dict[str, Any]) -> None:
+    """Whatever wrote it: a path that leads nowhere would end the undo past every Catch."""
+    notebook = town.launch()
+    town.person.wait(notebook, "ready", seconds=180)
+    town.tables.put_item(TableName="nod-local-notebooks", Item={"id": {"S": notebook}, **left})
+    try:
+        assert town.run("undo", name=notebook, status="ABORTED")["status"] == "SUCCEEDED"
+        assert town.instances(notebook) == []
+    finally:
+        town.tables.delete_item(TableName="nod-local-notebooks", Key={"id": {"S": notebook}})
+
+
 def test_launch_is_undone_when_its_failure_cannot_be_explained(town: Town, broken: Callable[[str], None]) -> None:
     broken("explain_failure")
     town.cloud.faults.on("no_capacity")
@@ -299,7 +401,7 @@ def test_delete_removes_the_machine_frees_the_quota_and_tells(town: Town) -> Non
         60,
         "no message",
     )
-    assert town.run("terminate", id=notebook, owner="demo", name="done")["status"] == "SUCCEEDED"
+    assert town.run("terminate", id=notebook, owner=town.cloud.user_id, name="done")["status"] == "SUCCEEDED"
 
 
 def test_delete_during_the_launch_leaves_nothing(town: Town) -> None:
@@ -386,7 +488,12 @@ def test_disk_of_a_launch_bears_whose_it_is(town: Town) -> None:
     here = [{"Name": "attachment.instance-id", "Values": [instance]}]
     (disk,) = town.ec2.describe_volumes(Filters=here)["Volumes"]
     tags = {tag["Key"]: tag["Value"] for tag in disk["Tags"]}
-    assert tags == {"Name": "nod-disk", "nod:deployment": "local", "nod:notebook": notebook, "nod:owner": "demo"}
+    assert tags == {
+        "Name": "nod-disk",
+        "nod:deployment": "local",
+        "nod:notebook": notebook,
+        "nod:owner": town.cloud.user_id,
+    }
 
 
 def test_launch_whose_machine_switches_itself_off_is_undone_at_once(town: Town) -> None:

@@ -25,7 +25,7 @@ QUICK = {
     "InstanceLooks": 3,
     "EmptyLooks": 2,
     "LookSeconds": 1,
-    "AgentAttempts": 3,
+    "AgentAttempts": 5,
     "PrepareSeconds": 2,
     "PrepareLooks": 10,
     "InstallSeconds": 2,
@@ -141,7 +141,7 @@ class Town:
         return dict(self.tables.get_item(TableName="nod-local-notebooks", Key={"id": {"S": notebook_id}})["Item"])
 
     def user(self) -> dict[str, Any]:
-        return dict(self.tables.get_item(TableName="nod-local-users", Key={"name": {"S": "demo"}})["Item"])
+        return dict(self.tables.get_item(TableName="nod-local-users", Key={"id": {"S": self.cloud.user_id}})["Item"])
 
     def machine(self, notebook_id: str) -> ScriptedMachine:
         instance_id = self.record(notebook_id)["instance_id"]["S"]
@@ -186,7 +186,7 @@ class Town:
         self.settle()
         assert self.instances(notebook_id) == []
         assert self.volumes(notebook_id) == []
-        quota = self.tables.get_item(TableName="nod-local-users", Key={"name": {"S": "demo"}})["Item"]
+        quota = self.tables.get_item(TableName="nod-local-users", Key={"id": {"S": self.cloud.user_id}})["Item"]
         assert notebook_id not in quota.get("active", {}).get("SS", [])
         wait_until(
             lambda: any(m["id"] == notebook_id and m["kind"] == "failed" for m in told(self.cloud)),

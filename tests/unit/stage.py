@@ -21,6 +21,7 @@ from moto import mock_aws
 
 from admin.deployment import Deployment
 from admin.users import add_user
+from chalicelib.model import User
 from tests.lines import captured, wrong
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,6 +150,13 @@ def user(deployed: Stage, name: str = "ada", **options: Any) -> str:
     return add_user(deployed.admin, name, **options)
 
 
+def person(deployed: Stage, name: str = "ada") -> User:
+    """Who has that name now."""
+    found = deployed.admin.users.named(name)
+    assert found is not None
+    return found
+
+
 def _tables(dynamodb: Any) -> None:
     def key(name: str, kind: str = "HASH") -> dict[str, str]:
         return {"AttributeName": name, "KeyType": kind}
@@ -179,7 +187,7 @@ def _tables(dynamodb: Any) -> None:
             },
         ],
     )
-    for table, name in (("USERS", "name"), ("HEARTBEATS", "id"), ("SWEEPS", "id")):
+    for table, name in (("USERS", "id"), ("HEARTBEATS", "id"), ("SWEEPS", "id")):
         dynamodb.create_table(
             TableName=ENV[f"NOD_{table}_TABLE"],
             BillingMode="PAY_PER_REQUEST",

@@ -26,7 +26,7 @@ from chalicelib.errors import Unavailable
 from chalicelib.model import STEPS, Notebook, User, due_shard
 from chalicelib.prices import catalogue
 from chalicelib.settings import Settings
-from tests.unit.stage import ENV, SESSION, STAGE, Stage, stage
+from tests.unit.stage import ENV, SESSION, STAGE, Stage, person, stage
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -113,6 +113,7 @@ class World:
 
     def __init__(self, deployed: Stage) -> None:
         self.deployed = deployed
+        self.ada = person(deployed, "ada").id
         self.now = NOON
         self.told = Told(self)
         self.published: list[tuple[datetime, str, str]] = []
@@ -147,7 +148,7 @@ class World:
         """The product's own messages from here on, published to a topic of moto's; ada's address is confirmed."""
         dynamodb = self.client("dynamodb")
         users = UsersTable(dynamodb, self.settings.users_table)
-        users.update("ada", {"email_state": "confirmed"})
+        users.update(self.ada, {"email_state": "confirmed"})
         heartbeats = HeartbeatsTable(dynamodb, self.settings.heartbeats_table, self.sleep)
         self.telling = Telling(
             NotebooksTable(dynamodb, self.settings.notebooks_table, self.settings.users_table),
@@ -186,7 +187,8 @@ class World:
         running = state in ("ready", "stopping")
         known = Notebook(
             id=identifier,
-            owner="ada",
+            owner=self.ada,
+            owner_name="ada",
             name=f"thesis-{self._sequence}",
             state=state,
             created_at=began,
@@ -217,13 +219,17 @@ class World:
             sets = "ADD owned :one" + (", active :one" if notebook.state != "stopped" else "")
             self.dynamodb.update_item(
                 TableName=ENV["NOD_USERS_TABLE"],
-                Key={"name": {"S": notebook.owner}},
+                Key={"id": {"S": notebook.owner}},
                 UpdateExpression=sets,
                 ExpressionAttributeValues={":one": {"SS": [notebook.id]}},
             )
 
     def instance(self, notebook_id: str | None, **tags: str) -> str:
-        wanted = {"nod:deployment": STAGE, "nod:owner": "ada", **({"nod:notebook": notebook_id} if notebook_id else {})}
+        wanted = {
+            "nod:deployment": STAGE,
+            "nod:owner": self.ada,
+            **({"nod:notebook": notebook_id} if notebook_id else {}),
+        }
         specification = [
             {"ResourceType": "instance", "Tags": [{"Key": k, "Value": v} for k, v in {**wanted, **tags}.items()]}
         ]
@@ -285,7 +291,7 @@ class World:
         return str(found["Reservations"][0]["Instances"][0]["State"]["Name"])
 
     def user(self) -> dict[str, Any]:
-        key = {"name": {"S": "ada"}}
+        key = {"id": {"S": self.ada}}
         return from_item(self.dynamodb.get_item(TableName=ENV["NOD_USERS_TABLE"], Key=key)["Item"])
 
     def begun(self, machine: str) -> dict[str, dict[str, Any]]:

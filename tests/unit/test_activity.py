@@ -272,3 +272,12 @@ def test_more_use_never_makes_a_signal_older(seen: list[dict[str, Any]], where: 
     for signal, age in less.ages(now).items():
         assert busier.ages(now)[signal] <= age
     assert busier.idle_seconds(now, CAP) <= less.idle_seconds(now, CAP)
+
+
+def test_what_could_not_be_looked_at_may_have_been_a_person() -> None:
+    activity = Activity(0.0)
+    activity.observe(Sample(5.0, 1.0, [], [], 0.0, 0.0, 0.0, 0.0, (0, 0), input_unseen=True))
+    assert activity.unknown(6.0) == ["input"]
+    activity.observe(Sample(10.0, 1.0, [], [], 0.0, 0.0, 0.0, 0.0, (0, 0)))
+    assert activity.unknown(11.0) == []
+    assert activity.idle_seconds(15.0, 1000.0) == 10.0

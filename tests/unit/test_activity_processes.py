@@ -124,6 +124,30 @@ def test_what_a_user_starts_as_root_is_the_users(proc: Proc) -> None:
     assert {process.pid for process in clock.look().processes} == {50, 60}
 
 
+@pytest.mark.parametrize(
+    ("answer", "space"),
+    [
+        (b"262144 7864320 4096\n", looks.Space(1024, 30720)),
+        (b"0 10 4096\n", looks.Space(0, 0)),
+        (b"", None),
+        (None, None),
+        (b"-1 10 4096", None),
+        (b"1 2", None),
+        (b"a b c", None),
+    ],
+)
+def test_room_on_the_disk_is_read(answer: bytes | None, space: looks.Space | None) -> None:
+    assert looks.parse_space(answer) == space
+
+
+def test_a_snapshot_that_is_being_written_is_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "activity.json"
+    file.write_text('{"at": 1')
+    whole = json.dumps({"at": 1.0, "input_at": 0.0, "kernels": [], "visible": 0, "hidden": 0})
+    monkeypatch.setattr(looks.time, "sleep", lambda _: file.write_text(whole))
+    assert looks.read_snapshot(str(file), 2.0) == looks.Snapshot(1.0, 0.0, [], (0, 0))
+
+
 def test_the_server_itself_is_not_the_users_but_its_kernels_are(proc: Proc) -> None:
     proc.put(40, cgroup=SERVER, start=50, io=0)
     proc.put(50, cgroup=SERVER, ppid=40, start=60)
@@ -139,6 +163,23 @@ def test_the_server_itself_is_not_the_users_but_its_kernels_are(proc: Proc) -> N
     for pid in (40, 50, 60):
         proc.end(pid)
     assert not clock.look().server
+
+
+def test_a_job_that_is_older_than_the_server_is_not_the_server(proc: Proc, tmp_path: Path) -> None:
+    """It was detached from an earlier server, and is systemd's child as this one is."""
+    proc.put(40, cgroup=SERVER, start=50)
+    proc.put(60, cgroup=SERVER, start=900)
+    written = tmp_path / "jupyter.pid"
+    written.write_text("60\n")
+    processes = Processes(str(proc.root), TICKS, str(written))
+    assert processes.look(100).server
+    proc.put(40, cgroup=SERVER, start=50, cpu=300)
+    proc.put(60, cgroup=SERVER, start=900, cpu=700)
+    assert processes.look(105).cpu_seconds == 3.0, "of the job alone"
+    proc.end(60)
+    look = processes.look(110)
+    assert not look.server
+    assert [process.pid for process in look.processes] == [40]
 
 
 def test_the_busiest_process_is_told_apart_from_all_together(proc: Proc) -> None:

@@ -8,9 +8,19 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    NoRegionError,
+    ProfileNotFound,
+)
 
 from admin import __main__ as command
-from admin import slack, users
+from admin import refusals, slack, users
+from admin.deployment import Deployment
 from chalicelib.errors import AdminError
 from tests.unit.stage import STAGE, Stage, stage, user
 
@@ -30,12 +40,12 @@ def test_a_user_is_added_and_the_token_opens_the_api(deployed: Stage, capsys: py
     assert run("user", "add", "ada", "--email", "ada@example.org", "--types", "t3.medium,t3.large") == 0
     token = capsys.readouterr().out.strip()
     assert deployed.http("GET", "/notebooks", token).status_code == 200
-    found = deployed.admin.users.get("ada")
+    found = deployed.admin.users.named("ada")
     assert found is not None
     assert (found.email_state, found.allowed_types, found.quota) == ("pending", ("t3.medium", "t3.large"), 3)
     assert token.split(".")[2] not in repr(deployed.dynamodb.scan(TableName=f"nod-{STAGE}-users"))
     attributes = deployed.sns.get_subscription_attributes(SubscriptionArn=found.email_subscription)["Attributes"]
-    assert attributes["FilterPolicy"] == '{"owner": ["ada"], "channels": ["email"]}'
+    assert json.loads(attributes["FilterPolicy"]) == {"owner": [found.id], "channels": ["email"]}
     undelivered = json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"].split(":")
     assert undelivered[2] == "sqs"
     assert undelivered[3:5] == deployed.admin.topic._arn.split(":")[3:5]
@@ -73,6 +83,62 @@ def test_what_cannot_be_done_is_said_and_changes_nothing(
     assert list(deployed.admin.users.all()) == []
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("user", "list"),
+        ("user", "add", "ada"),
+        ("user", "change", "ada", "--quota", "2"),
+        ("user", "token", "ada"),
+        ("user", "remove", "ada"),
+        ("slack", "list"),
+        ("slack", "add", "team"),
+        ("slack", "remove", "team"),
+    ],
+)
+def test_a_wrong_stage_is_said_in_words_and_nothing_is_written(
+    deployed: Stage, arguments: tuple[str, ...], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = Deployment("nope", deployed.admin._session)
+    monkeypatch.setattr(command, "Deployment", lambda _stage, **_: elsewhere)
+    monkeypatch.setattr("sys.stdin", io.StringIO("https://hooks.slack.com/services/x\n"))
+    assert command.main(["--stage", "nope", *arguments]) == 1
+    said = capsys.readouterr()
+    assert said.err.startswith("admin: There is no deployment 'nope' in us-east-1")
+    assert "--stage" in said.err
+    assert "Exception" not in said.err + said.out
+    assert "An error occurred" not in said.err + said.out
+    assert deployed.ssm.describe_parameters()["Parameters"] == []
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        ("ExpiredTokenException", "aws sso login"),
+        ("UnrecognizedClientException", "aws sso login"),
+        ("AccessDeniedException", "nod-prod-admin"),
+        ("ThrottlingException", "AWS refuses this"),
+    ],
+)
+def test_what_aws_refuses_is_said_with_what_to_do(code: str, words: str) -> None:
+    error = ClientError({"Error": {"Code": code, "Message": "no."}}, "Scan")
+    assert words in refusals.in_words(error, "prod", "eu-central-1")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (NoRegionError(), "give --region"),
+        (NoCredentialsError(), "aws sso login"),
+        (ProfileNotFound(profile="work"), "AWS_PROFILE"),
+        (EndpointConnectionError(endpoint_url="https://dynamodb.eu-cental-1.amazonaws.com/"), "Check --region"),
+        (ConnectTimeoutError(endpoint_url="https://dynamodb.eu-central-1.amazonaws.com/"), "the network"),
+    ],
+)
+def test_what_the_sdk_cannot_do_is_said_with_what_to_do(error: BotoCoreError, words: str) -> None:
+    assert words in refusals.in_words(error, "prod", "eu-central-1")
+
+
 def test_a_name_is_taken_once(deployed: Stage) -> None:
     token = user(deployed)
     with pytest.raises(AdminError, match="already"):
@@ -89,17 +155,17 @@ def test_an_address_that_sns_refuses_leaves_no_user(deployed: Stage, monkeypatch
     monkeypatch.setattr(type(deployed.admin.topic), "subscribe_email", refuse)
     with pytest.raises(AdminError, match="one user only"):
         user(deployed, email="ada@example.org")
-    assert deployed.admin.users.get("ada") is None
+    assert deployed.admin.users.named("ada") is None
 
 
 def test_changes_change_only_what_is_given(deployed: Stage) -> None:
     user(deployed, email="ada@example.org")
     assert run("user", "change", "ada", "--quota", "7", "--types", "t3.small") == 0
-    found = deployed.admin.users.get("ada")
+    found = deployed.admin.users.named("ada")
     assert found is not None
     assert (found.quota, found.allowed_types, found.email) == (7, ("t3.small",), "ada@example.org")
     assert run("user", "change", "ada", "--email", "") == 0
-    found = deployed.admin.users.get("ada")
+    found = deployed.admin.users.named("ada")
     assert found is not None
     assert (found.email, found.email_state, found.quota) == (None, None, 7)
 

@@ -16,7 +16,7 @@ from chalicelib.actions.launching import Launching
 from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import Unavailable
-from tests.unit.stage import ENV, Stage, logged, stage, user
+from tests.unit.stage import ENV, Stage, logged, person, stage, user
 
 CANARY = "canary-Pa55word-4711"
 
@@ -49,7 +49,7 @@ def request(deployed: Stage, token: str, **body: Any) -> Any:
 
 
 def owner(deployed: Stage) -> Any:
-    return deployed.app.users().get("ada")
+    return person(deployed)
 
 
 def launching(deployed: Stage) -> Launching:
@@ -93,6 +93,28 @@ class TestRequesting:
         assert CANARY not in repr(everything)
         assert token.split(".")[2] not in repr(everything)
 
+    @pytest.mark.parametrize("headers", [{}, {"Content_Type": "application/x-www-form-urlencoded"}])
+    def test_a_post_without_a_body_takes_the_defaults(
+        self, deployed: Stage, token: str, headers: dict[str, str]
+    ) -> None:
+        response = deployed.http("POST", "/notebooks", token, **headers)
+        assert response.status_code == 202, response.body
+        default = request(deployed, token)
+        for name in ("instance_type", "volume_gib", "idle_minutes", "max_hours", "environment", "notify"):
+            assert response.json_body.get(name) == default.get(name)
+
+    def test_the_same_key_without_a_body_is_the_same_request(self, deployed: Stage, token: str) -> None:
+        first = deployed.http("POST", "/notebooks", token, Idempotency_Key="k")
+        again = deployed.http("POST", "/notebooks", token, {}, Idempotency_Key="k")
+        assert (first.status_code, again.status_code) == (202, 202)
+        assert first.json_body["id"] == again.json_body["id"]
+
+    def test_an_extension_without_a_body_is_told_what_is_missing(self, deployed: Stage, token: str) -> None:
+        notebook = request(deployed, token)
+        deployed.change(notebook["id"], state="ready")
+        found = problem(deployed.http("POST", f"/notebooks/{notebook['id']}/extend", token), 422, "invalid_fields")
+        assert [error["field"] for error in found["errors"]] == ["hours"]
+
     def test_a_small_machine_gets_a_warning(self, deployed: Stage, token: str) -> None:
         assert request(deployed, token, instance_type="t3.micro")["warnings"]
         assert request(deployed, token)["warnings"] == []
@@ -104,7 +126,7 @@ class TestRequesting:
         assert deployed.count() == 1
         deployed.dynamodb.update_item(
             TableName=ENV["NOD_USERS_TABLE"],
-            Key={"name": {"S": "eve"}},
+            Key={"id": {"S": person(deployed, "eve").id}},
             UpdateExpression="DELETE active :id",
             ExpressionAttributeValues={":id": {"SS": [first["id"]]}},
         )
@@ -122,6 +144,25 @@ class TestRequesting:
         ]
         assert deployed.count() == 0
 
+    def test_no_type_is_proposed_that_the_user_may_not_have(self, deployed: Stage) -> None:
+        token = user(deployed, "eve", allowed_types=["t3.medium", "t3.large"])
+        for wrong in ("t3.huge", "g5.xlarg", 7):
+            response = deployed.http("POST", "/notebooks", token, {"instance_type": wrong})
+            found = problem(response, 422, "invalid_fields")
+            assert found["errors"][0]["allowed"] == "t3.medium, t3.large"
+            assert found["detail"].endswith("Allowed: t3.medium, t3.large.")
+
+    def test_a_launch_is_not_stopped_but_cancelled_and_the_refusal_says_how(self, deployed: Stage, token: str) -> None:
+        notebook = request(deployed, token, name="thesis")
+        for state in ("requested", "launching"):
+            deployed.change(notebook["id"], state=state)
+            response = deployed.http("POST", f"/notebooks/{notebook['id']}/stop", token)
+            detail = problem(response, 409, "wrong_state")["detail"]
+            assert f"`nod cancel {notebook['id']}`" in detail
+            assert f"DELETE /notebooks/{notebook['id']}?confirm=thesis" in detail
+        gone = deployed.http("DELETE", f"/notebooks/{notebook['id']}?confirm=thesis", token)
+        assert gone.json_body["state"] == "terminating"
+
     def test_a_channel_of_someone_else_is_refused(self, deployed: Stage, token: str) -> None:
         response = deployed.http("POST", "/notebooks", token, {"notify": ["slack:team"]})
         problem(response, 409, "channel_not_registered")
@@ -130,7 +171,7 @@ class TestRequesting:
     @pytest.mark.parametrize(
         ("body", "headers", "status", "code"),
         [
-            (b"", {}, 400, "malformed_body"),
+            (b" ", {}, 400, "malformed_body"),
             (b"{", {}, 400, "malformed_body"),
             (b"[" * 30000, {}, 400, "malformed_body"),
             (b'{"name": "\xff"}', {}, 400, "malformed_body"),
@@ -228,7 +269,7 @@ class TestTrouble:
         problem(response, 503, "unavailable")
         assert int(response.headers["Retry-After"]) > 0
         assert deployed.count() == 0
-        assert deployed.app.users().get("ada").active == frozenset()
+        assert person(deployed).active == frozenset()
 
     def test_a_state_machine_that_is_gone_is_unavailable(self, deployed: Stage, token: str) -> None:
         deployed.stepfunctions.delete_state_machine(stateMachineArn=ENV["NOD_LAUNCH_ARN"])
@@ -434,9 +475,9 @@ class TestDeleting:
         arn = execution["executionArn"]
         assert json.loads(deployed.stepfunctions.describe_execution(executionArn=arn)["input"]) == {
             "id": notebook["id"],
-            "owner": "ada",
+            "owner": person(deployed).id,
             "name": "thesis",
-            "requested_by": "ada",
+            "requested_by": person(deployed).id,
         }
         deployed.change(notebook["id"], state="terminated")
         assert deployed.http("DELETE", f"/notebooks/{notebook['id']}", token).status_code == 202

@@ -124,6 +124,7 @@ def test_the_policies_are_written_without_aws(tmp_path: Path, capsys: pytest.Cap
         "nod-prod-deploy.json",
         "nod-prod-deploy-parts.json",
         "nod-prod-admin.json",
+        "nod-prod-smoke.json",
     }
     assert command.main(["policy", "--stage", "prod", "--region", "eu-central-1"]) == 1
     assert "12 digits" in capsys.readouterr().err

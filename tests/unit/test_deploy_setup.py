@@ -23,7 +23,9 @@ OF_MACHINES = {
 OF_TESTS = {"chromium": "chromium", "node": "nodejs", "npm": "npm"}
 PYTHON = """#!/bin/sh
 echo "$*" >> {log}
+case $1 in -c) {answers} ;; esac
 if [ "$1 $2 $3" = "-m venv --clear" ]; then
+    echo "{name} makes an environment" >> {log}
     {mkdir} -p "$4/bin"
     {cp} "$0" "$4/bin/python"
 fi
@@ -38,12 +40,17 @@ class Bare:
         self.venv = folder / "venv"
         self._home = folder / "home"
         self._bin.mkdir()
-        tools = {name: shutil.which(name) for name in ("mkdir", "grep", "cp")}
-        assert all(tools.values())
-        for name, path in tools.items():
+        self._tools = {name: shutil.which(name) for name in ("mkdir", "grep", "cp")}
+        assert all(self._tools.values())
+        for name, path in self._tools.items():
             (self._bin / name).symlink_to(str(path))
         self._write("id", "#!/bin/sh\necho 0\n")
-        self._write("python3", PYTHON.format(log=self._log, **tools))
+        self.install("python3")
+
+    def install(self, name: str, answers: str = "exit 0") -> None:
+        """A Python of that name; `answers`: what it does when it is asked something, in sh."""
+        text = PYTHON.format(log=self._log, name=name, answers=answers, **self._tools)
+        self._write(name, text)
 
     def _write(self, name: str, text: str) -> None:
         (self._bin / name).write_text(text, encoding="utf-8")
@@ -53,13 +60,17 @@ class Bare:
         path = f"{self._bin}:{SBIN}"
         return [package for name, package in programs.items() if shutil.which(name, path=path) is None]
 
-    def set_up(self, what: str) -> subprocess.CompletedProcess[str]:
+    def made_of(self) -> list[str]:
+        """The Pythons by which environments were made, oldest first."""
+        return re.findall(r"^(\S+) makes an environment$", self._log.read_text(encoding="utf-8"), re.MULTILINE)
+
+    def set_up(self, what: str, **environment: str) -> subprocess.CompletedProcess[str]:
         bash = shutil.which("bash")
         assert bash
         return subprocess.run(
             [bash, str(SCRIPT), what, str(self.venv)],
             cwd=ROOT,
-            env={"PATH": str(self._bin), "HOME": str(self._home)},
+            env={"PATH": str(self._bin), "HOME": str(self._home), **environment},
             capture_output=True,
             text=True,
             check=False,
@@ -68,7 +79,8 @@ class Bare:
     def ran(self) -> list[str]:
         """What Python was asked for, but for questions."""
         lines = self._log.read_text(encoding="utf-8").splitlines()
-        return [line for line in lines if not line.startswith("-c") and line != "-m pip --version"]
+        left_out = ("-c", "-m pip --version")
+        return [one for one in lines if not one.startswith(left_out) and not one.endswith("makes an environment")]
 
 
 @pytest.fixture
@@ -86,6 +98,32 @@ def test_to_deploy_python_alone_is_needed(bare: Bare) -> None:
         f"{pip} -r requirements-local.txt",
         f"{pip} --no-deps --editable .",
     ]
+
+
+def test_the_first_set_up_to_deploy_takes_the_newest_python_that_lambda_has(bare: Bare) -> None:
+    for name in ("python3.12", "python3.13", "python3.99"):
+        bare.install(name)
+    # Without pip it could make no environment.
+    bare.install("python3.14", "case $2 in *ensurepip*) exit 1 ;; esac")
+    assert bare.set_up("deploy").returncode == 0
+    assert bare.made_of() == ["python3.13"]
+
+
+@pytest.mark.parametrize(("what", "said"), [("lint", {}), ("deploy", {"PYTHON": "python3"})])
+def test_another_set_up_or_one_by_name_takes_the_python_that_was_said(
+    bare: Bare, what: str, said: dict[str, str]
+) -> None:
+    bare.install("python3.14")
+    assert bare.set_up(what, **said).returncode == 0
+    assert bare.made_of() == ["python3"]
+
+
+def test_an_environment_of_another_python_than_was_asked_for_is_made_anew(bare: Bare) -> None:
+    bare.install("python3", "case $2 in *print*) echo 3.11 ;; esac")
+    bare.install("python3.14", "case $2 in *print*) echo 3.14 ;; esac")
+    for python in ("python3", "python3.14", "python3.14", ""):
+        assert bare.set_up("deploy", PYTHON=python).returncode == 0
+    assert bare.made_of() == ["python3", "python3.14"]
 
 
 @pytest.mark.parametrize(("what", "programs"), [("demo", OF_MACHINES), ("test", OF_MACHINES | OF_TESTS)])

@@ -28,8 +28,8 @@ PARAMETERS = {
     "install-anaconda": {"InstallerUrl", "InstallerSha256"},
     "configure-tls": set(),
     "start-monitor": {"HeartbeatsTable", "Region"},
-    "configure-notebook": {"PasswordHash"},
-    "set-password": {"PasswordHash"},
+    "configure-notebook": {"PasswordHash", "NotebookName"},
+    "set-password": {"PasswordHash", "Number"},
     "probe-monitor": set(),
 }
 HASH = "argon2:$argon2id$v=19$m=10240,t=10,p=8$8Tv1p9wCR1VpIbIuakoHvg$eUgOcA2kKvySRBh1agPGXciV+BxytXfgHdlrcf9NXQY"
@@ -40,6 +40,8 @@ GOOD = {
     "HeartbeatsTable": "nod-prod-heartbeats",
     "Region": "us-gov-west-1",
     "PasswordHash": HASH,
+    "NotebookName": "thesis-2",
+    "Number": "3",
 }
 HOSTILE = ["$(touch /x)", "`touch /x`", "'; touch /x; '", '"', "'", "\n", "\\", "{{ssm:x}}", "{{", " ", ";", "\x00"]
 each_document = pytest.mark.parametrize("name", sorted(DOCUMENTS))
@@ -409,3 +411,40 @@ def test_jupyter_server_proxy_comes_pinned_and_verified_and_in_the_stand_ins_ver
     assert {found[1] for found in pinned if found} <= set(stand_in)
     assert len([found for found in pinned if found]) == len(lines) == 2
     assert "--require-hashes" in archive("install-anaconda")["scripts/install-anaconda.sh"].decode()
+
+
+def set_password(folder: Path, number: int, value: str) -> dict[str, object]:
+    """Runs the script on files of its own, beside a server that is off and reads them when it starts."""
+    text = archive("set-password")["scripts/set-password.sh"].decode()
+    owner = f"{os.getuid()}:{os.getgid()}"
+    body = (
+        text.partition('source "$NOD_WORK/scripts/common.sh"')[2]
+        .replace("/etc/nod/", f"{folder}/etc/")
+        .replace("/run/nod-jupyter/", f"{folder}/")
+        .replace("root:jupyter", owner)
+        .replace("systemctl is-active --quiet jupyter.service", "false")
+    )
+    hashed = f"argon2:$argon2id$v=19$m=19456,t=2,p=1${value * 22}${value * 43}"
+    _, stdout, _ = run(body, folder, {"SSM_PasswordHash": hashed, "SSM_Number": str(number)})
+    return line(stdout)
+
+
+def test_an_older_password_never_comes_in_place_of_a_newer_one(tmp_path: Path) -> None:
+    (tmp_path / "etc").mkdir()
+    (tmp_path / "etc/password_hash").write_text("of the launch\n")
+
+    def in_force() -> str:
+        return (tmp_path / "etc/password_hash").read_text().strip()[-1]
+
+    assert set_password(tmp_path, 2, "b") == {"ok": True}
+    assert in_force() == "b"
+    assert set_password(tmp_path, 1, "a") == {"ok": True, "overtaken": True}
+    assert in_force() == "b"
+    # Delivered twice, and after one that is newer.
+    assert set_password(tmp_path, 2, "b") == {"ok": True}
+    assert set_password(tmp_path, 10, "c") == {"ok": True}
+    assert set_password(tmp_path, 9, "d") == {"ok": True, "overtaken": True}
+    assert in_force() == "c"
+    (tmp_path / "etc/password_number").write_text("what a broken disk left")
+    assert set_password(tmp_path, 3, "e") == {"ok": True}
+    assert in_force() == "e"

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from chalicelib import commands
 from chalicelib.commands import Failed, Invocation, Pending, Result
-from chalicelib.failures import explain
+from chalicelib.failures import explain, explain_password
 
 DOCUMENT = "nod-test-install-anaconda"
 FAILURE = '{"ok": false, "code": "disk_full", "message": "Take a larger disk."}'
@@ -128,6 +128,32 @@ def fleet(*codes: str) -> str:
     return json.dumps([{"ErrorCode": code, "ErrorMessage": f"about {code}"} for code in codes])
 
 
+def refused(*codes: str) -> str:
+    return json.dumps({"codes": list(codes), "messages": ["what EC2 says"] * min(len(codes), 3)})
+
+
+# An SDK that does not know a service's refusal of access has its general name for it.
+DENIALS = (
+    "Ssm.AccessDeniedException",
+    "Ssm.SsmException",
+    "DynamoDb.DynamoDbException",
+    "StepFunctions.AccessDeniedException",
+    "Lambda.AWSLambdaException",
+)
+DENIED = (
+    "User: arn:aws:sts::123456789012:assumed-role/r/x is not authorized to perform: ssm:SendCommand on resource: "
+    "arn:aws:ec2:us-east-1:123456789012:instance/i-1 because no identity-based policy allows the ssm:SendCommand action"
+)
+
+
+@pytest.mark.parametrize("error", DENIALS)
+def test_a_refusal_of_access_names_the_permission(error: str) -> None:
+    assert "ssm:SendCommand" in explain({"status": "FAILED", "error": error, "cause": DENIED}).message
+    password = explain_password({"status": "FAILED", "error": error, "cause": DENIED})
+    assert password.code == "password_failed"
+    assert "refuses this" in password.message and "ssm:SendCommand" in password.message
+
+
 # What the SDK says of CreateFleet itself: EC2's message without its code, and where it comes from.
 SENT = "(Service: Ec2, Status Code: 403, Request ID: 6f4e2f2c-33c5-4c1e-9d1f-0123456789ab)"
 REFUSED = [
@@ -168,6 +194,10 @@ REFUSED = [
         ("CreateFleetFailed", fleet("Unsupported"), "type_unsupported"),
         ("CreateFleetFailed", fleet("UnauthorizedOperation"), "not_permitted"),
         ("CreateFleetFailed", fleet("SomethingNew"), "create_failed"),
+        ("CreateFleetFailed", refused("Unsupported", "InsufficientInstanceCapacity"), "insufficient_capacity"),
+        ("CreateFleetFailed", refused("UnauthorizedOperation"), "not_permitted"),
+        ("CreateFleetFailed", refused(), "create_failed"),
+        ("CreateFleetFailed", '{"codes": 1, "messages": [null, 2]}', "create_failed"),
         ("CreateFleetFailed", "[]", "create_failed"),
         ("CreateFleetFailed", "not json", "create_failed"),
         ("Ec2.Ec2Exception", "You have requested more vCPU … (Code: VcpuLimitExceeded)", "vcpu_limit"),
@@ -176,6 +206,9 @@ REFUSED = [
         ("Ec2.Ec2Exception", "", "create_failed"),
         ("Ssm.InvalidInstanceIdException", "not in a valid state", "agent_never_online"),
         ("ssm.InvalidInstanceIdException", "not in a valid state", "agent_never_online"),
+        ("Ssm.AccessDeniedException", "", "not_permitted"),
+        *((error, DENIED, "not_permitted") for error in DENIALS),
+        ("Ssm.SsmException", "1 validation error detected", "launch_failed"),
         ("InstanceLost", "", "instance_lost"),
         ("NoPublicAddress", "", "no_public_address"),
         ("States.Timeout", "", "launch_timed_out"),

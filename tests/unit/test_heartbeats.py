@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from chalicelib import rows
 from chalicelib.aws.items import to_attribute, to_item
-from chalicelib.heartbeats import SIGNALS, Heartbeat
+from chalicelib.heartbeats import SIGNALS, Heartbeat, Space
 
 ROW: dict[str, Any] = {
     "id": "arn:aws:ec2:us-east-1:123456789012:instance/i-1",
@@ -180,3 +180,22 @@ def test_no_row_raises_and_every_age_is_a_span(row: dict[str, Any]) -> None:
 )
 def test_no_item_raises(item: dict[str, Any]) -> None:
     Heartbeat.from_item(item)
+
+
+def test_room_on_the_disk_is_told() -> None:
+    assert read(facts={"disk": {"free_mib": Decimal(12), "size_mib": Decimal(30000)}}).space == Space(12, 30000)
+    assert read(facts={}).space is None
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "full", 7, [1, 2], {}, {"free_mib": 1}, {"size_mib": 1}, {"free_mib": "1", "size_mib": 2},
+        {"free_mib": -1, "size_mib": 2}, {"free_mib": 3, "size_mib": 2}, {"free_mib": 0, "size_mib": 0},
+        {"free_mib": True, "size_mib": 2}, {"free_mib": 1, "size_mib": 10**12},
+        {"free_mib": Decimal("NaN"), "size_mib": 2},
+        {"free_mib": Decimal("0.5"), "size_mib": 2}, {"free_mib": {"a": 1}, "size_mib": 2},
+    ],
+)  # fmt: skip
+def test_room_that_no_disk_has_is_not_believed(told: object) -> None:
+    assert read(facts={"disk": told}).space is None

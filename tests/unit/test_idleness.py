@@ -141,7 +141,7 @@ class TestStories:
         assert decide(run, beat("14:48", 104, input=123, browser=0), POLICY, at("14:49")).action == "stop"
 
     def test_a_page_that_was_closed_counts_half_an_hour(self) -> None:
-        assert decide(a_run(), beat("14:00", input=75, browser=15), POLICY, at("14:01")).code == "reading"
+        assert decide(a_run(), beat("14:00", input=75, browser=10), POLICY, at("14:01")).code == "reading"
         assert decide(a_run(), beat("14:00", input=85, browser=25), POLICY, at("14:01")).action == "warn"
 
     def test_a_page_alone_is_no_use(self) -> None:
@@ -261,6 +261,71 @@ class TestStories:
         seen = observed(run, replace(beat("14:00"), unknown=frozenset({"kernel", "input"})), at("14:01"))
         assert seen == Seen(BOOT, 100, at("14:01"), {"kernel": at("12:00"), "input": at("14:01")})
         assert observed(replace(run, seen=seen), beat("14:00"), at("14:30")) == seen
+
+    def test_a_stop_by_the_end_of_the_unknown_says_what_could_not_be_told_and_nothing_of_it(self) -> None:
+        run = a_run(
+            seen=Seen(BOOT, 90, at("17:00"), {"kernel": at("13:00"), "terminal": at("13:05")}),
+            warned=warned("17:06", "17:16"),
+        )
+        blind = frozenset({"kernel", "terminal"})
+        late = replace(beat("17:18", input=270, kernel=250), unknown=blind)
+        decision = decide(run, late, POLICY, at("17:19"))
+        assert (decision.action, decision.code) == ("stop", "idle")
+        assert decision.reason == (
+            "what the kernels do and what runs in terminals could not be told since 13:00 UTC, which counts as use "
+            "only for hours; as far as can be told idle since 13:08 UTC: no input since 12:48 UTC, no process of yours "
+            "used CPU, disk or network"
+        )
+        everything = frozenset(SIGNALS)
+        run = replace(run, seen=Seen(BOOT, 90, at("17:00"), dict.fromkeys(everything, at("13:00"))))
+        decision = decide(run, replace(beat("17:18"), unknown=everything), POLICY, at("17:19"))
+        assert decision.action == "stop"
+        assert decision.reason.endswith("could not be told since 13:00 UTC, which counts as use only for hours")
+        assert "idle" not in decision.reason
+
+    def test_a_stop_of_a_silent_machine_says_that_nobody_could_tell(self) -> None:
+        run = a_run(seen=Seen(BOOT, 100, at("14:00")), warned=warned("15:00", "18:00", "silent"))
+        decision = decide(run, beat("14:00", kernel=0), POLICY, at("18:00"))
+        assert (decision.action, decision.code) == ("stop", "silent")
+        assert decision.reason == (
+            "no heartbeat since 14:00 UTC: whether it was in use could not be told, which counts as use only for hours "
+            "(the last thing known: a kernel was busy)"
+        )
+
+    def test_after_a_reboot_nothing_is_said_of_the_time_before(self) -> None:
+        heartbeat = replace(beat("14:00"), uptime=timedelta(minutes=5))
+        assert decide(a_run(), heartbeat, POLICY, at("14:01")).reason == (
+            "its machine restarted 13:55 UTC and nobody has used it since; patience until 14:55 UTC"
+        )
+        late = replace(beat("14:50", 110), uptime=timedelta(minutes=55))
+        assert decide(a_run(), late, POLICY, at("14:51")).reason.startswith(
+            "idle since 13:55 UTC: no input since its machine restarted 13:55 UTC, kernel idle"
+        )
+
+    def test_the_sweep_before_the_last_one_warns_so_that_it_stops_at_its_limit(self) -> None:
+        early = decide(a_run(), beat("14:00", input=42), POLICY, at("14:01"))
+        assert (early.action, early.due_at) == ("keep", at("14:02"))
+        decision = decide(a_run(), beat("14:02", input=45), POLICY, at("14:03"))
+        assert (decision.action, decision.stops_at, decision.due_at) == ("warn", at("14:17"), at("14:17"))
+
+    def test_a_short_pause_of_a_short_limit_is_not_warned_of(self) -> None:
+        run = a_run(idle_minutes=20)
+        assert decide(run, beat("14:00", input=9), POLICY, at("14:00")).action == "keep"
+        assert decide(run, beat("14:00", input=10), POLICY, at("14:00")).action == "warn"
+
+    def test_what_is_overdue_stops_now_and_not_in_the_past(self) -> None:
+        run = a_run(warned=warned("14:01", "14:11"))
+        heartbeat = beat("14:08", 103, input=60)
+        assert shown(run, heartbeat, POLICY, at("14:20")).stops_at == at("14:20")
+        assert decide(run, heartbeat, POLICY, at("14:20")).stops_at == at("14:20")
+        limited = a_run(max_hours=2)
+        assert shown(limited, beat("10:00", kernel=0), POLICY, at("10:04")).stops_at == at("10:04")
+
+    def test_a_warning_whose_message_is_not_out_is_none(self) -> None:
+        given = warned("14:01", "14:11")
+        model = Warned(times.to_text(given.at), times.to_text(given.stops_at), "idle", BOOT)
+        assert GivenWarning.from_model(model) == given
+        assert GivenWarning.from_model(replace(model, told=False)) is None
 
     def test_a_clock_that_is_wrong_is_not_believed(self) -> None:
         for wrong in (at("09:00"), at("20:00"), None):
@@ -398,6 +463,51 @@ def stopped(life: Life, *, due: bool = False) -> float:
     """When it stopped; for ever if not on this day."""
     sweep, decision = live(life, due=due)[-1]
     return sweep if decision.action == "stop" else float("inf")
+
+
+def reboots(lives: list[int], end: float) -> list[float]:
+    """When a machine boots whose boots last so many minutes, one after the other."""
+    boots, index = [0.0], 0
+    while boots[-1] < end:
+        boots.append(boots[-1] + lives[index % len(lives)])
+        index += 1
+    return boots
+
+
+def crash(
+    boots: list[float], limit: int, *, used: tuple[float, ...], period: int, hours: int = 20
+) -> list[tuple[float, Decision]]:
+    """Every decision of a machine that boots at these minutes and is used at those; `period`: of its heartbeats."""
+    run = Run("ready", START, limit, ready_at=START, seen=Seen(None, None, START))
+    made: list[tuple[float, Decision]] = []
+    number, heartbeat = 0, None
+    for minute in range(1, hours * 60):
+        booted = boots[bisect_right(boots, minute) - 1]
+        # The first heartbeat of a boot comes after a minute.
+        if minute - booted >= 1 and (minute - booted - 1) % period == 0:
+            number += 1
+            before = bisect_right(used, minute)
+            ages = {"input": (minute - used[before - 1]) * MINUTE} if before and used[before - 1] >= booted else {}
+            moment = START + minute * MINUTE
+            heartbeat = Heartbeat(f"boot {booted}", number, moment, (minute - booted) * MINUTE, ages)
+        if minute % 5:
+            continue
+        now = START + minute * MINUTE
+        decision = decide(run, heartbeat, POLICY, now)
+        made.append((float(minute), decision))
+        if decision.action == "stop":
+            break
+        run = replace(run, seen=observed(run, heartbeat, now), decided_at=now, warned=decision.warned or run.warned)
+        # What the record keeps of it, and nothing else.
+        run = replace(run, seen=Seen.from_model(_seen_of(run.seen)))
+    return made
+
+
+def _seen_of(seen: Seen | None) -> SeenBeat | None:
+    row = {} if seen is None else {"id": "nb-0", "seen": seen.to_record()}
+    known = {"owner": "ada", "name": "thesis", "state": "ready", "created_at": times.to_text(START)}
+    sizes = {"instance_type": "t3.medium", "volume_gib": 30, "idle_minutes": 60, "environment": "anaconda"}
+    return Notebook.from_record({**known, **sizes, **row}).seen if row else None
 
 
 MOMENTS = st.integers(0, END).map(float)
@@ -631,6 +741,70 @@ class TestLaws:
         seen = max(active.get("browser", frozenset()), default=0.0)
         patience = max(used + limit, min(used + limit + max(limit, 30), seen + min(limit, 30)), 15)
         assert stopped(life, due=due) <= patience + min(10, limit / 2) + 2 * 6
+
+    @settings(max_examples=100, deadline=None)
+    @given(
+        st.lists(st.floats(0, 0.9), min_size=1, max_size=5),
+        st.floats(0, 5),
+        MOMENTS.filter(lambda moment: moment < END - 400),
+        st.sampled_from([5, 10, 15, 20, 30, 60, 90, 300]),
+        st.booleans(),
+    )
+    def test_a_stop_comes_at_the_limit_and_not_before(
+        self, jitter: list[float], first: float, used: float, limit: int, due: bool
+    ) -> None:
+        # A monitor near the limit tells each minute how it is.
+        beats = tuple(float(minute) + 0.5 for minute in range(END))
+        sweeps = tuple(first + 5 * n + jitter[n % len(jitter)] for n in range(END // 5))
+        life = Life({"input": frozenset(float(moment) for moment in range(int(used) + 1))}, beats, sweeps, limit=limit)
+        ends = max(used + limit, 15)
+        # A minute until it is told, and a sweep until it is seen; another where half a limit is less than two sweeps.
+        late = 1 + 5.9 + (0 if limit >= 30 else 5.9)
+        assert ends <= stopped(life, due=due) <= ends + late
+
+    @settings(max_examples=50, deadline=None)
+    @given(
+        st.lists(st.integers(2, 45), min_size=1, max_size=6),
+        st.sampled_from([5, 10, 30, 60, 90]),
+        st.integers(0, 120),
+        st.integers(1, 4),
+    )
+    def test_a_machine_that_reboots_for_ever_stops_in_the_end_and_its_owner_is_warned(
+        self, lives: list[int], limit: int, used: int, period: int
+    ) -> None:
+        boots = reboots(lives, 20 * 60)
+        made = crash(boots, limit, used=(float(used),), period=period)
+        moment, last = made[-1]
+        assert last.action == "stop"
+        cap = max(240, limit + 60)
+        # Where a boot is too short to be heard of, silence counts from the last one that was.
+        assert moment <= max(boots[1], used + max(lives)) + 2 * cap + 60
+        warnings = [(at, one) for at, one in made if one.action == "warn"]
+        assert moment - warnings[-1][0] >= min(10, limit / 2)
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.lists(st.integers(10, 45), min_size=1, max_size=6), st.sampled_from([5, 10, 30, 60, 90]))
+    def test_a_machine_that_reboots_and_is_used_in_each_boot_is_kept(self, lives: list[int], limit: int) -> None:
+        boots = reboots(lives, 12 * 60)
+        uses = tuple(float(minute) for minute in range(1, 12 * 60, 4))
+        assert crash(boots, limit, used=uses, period=1, hours=12)[-1][1].action != "stop"
+
+    @settings(max_examples=60, deadline=None)
+    @given(st.integers(0, 400), st.sampled_from([10, 30, 60, 90]))
+    def test_one_reboot_counts_as_use(self, reboot: int, limit: int) -> None:
+        once = crash([0.0, float(reboot)], limit, used=(), period=1)
+        stop, last = once[-1]
+        assert last.action == "stop"
+        assert stop >= (reboot if reboot < limit else 0) + limit
+
+    @given(LIVES, st.sampled_from([None, 1, 4]), st.lists(st.tuples(MOMENTS, MOMENTS), max_size=2), st.booleans())
+    @settings(max_examples=100, deadline=None)
+    def test_no_stop_is_said_to_be_in_the_past(
+        self, life: Life, hours: int | None, holds: list[tuple[float, float]], due: bool
+    ) -> None:
+        for sweep, decision in live(replace(life, max_hours=hours, holds=tuple(holds)), due=due):
+            assert decision.stops_at is not None
+            assert decision.stops_at >= START + sweep * MINUTE
 
     @given(LIVES, st.sampled_from([None, 4]))
     @settings(max_examples=60, deadline=None)

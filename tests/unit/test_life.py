@@ -21,7 +21,7 @@ from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import Unavailable
 from chalicelib.messages import Message
 from chalicelib.model import DUE_SHARDS
-from tests.unit.stage import ACCOUNT, API_URL, ENV, REGION, Stage, logged, stage, user
+from tests.unit.stage import ACCOUNT, API_URL, ENV, REGION, Stage, logged, person, stage, user
 from tests.unit.test_api import problem, request
 
 INSTANCE = "i-0123456789abcdef0"
@@ -65,7 +65,7 @@ def a_notebook(deployed: Stage, token: str, state: str = "ready", **values: Any)
     if state == "stopped":
         deployed.dynamodb.update_item(
             TableName=ENV["NOD_USERS_TABLE"],
-            Key={"name": {"S": "ada"}},
+            Key={"id": {"S": person(deployed, "ada").id}},
             UpdateExpression="DELETE active :id",
             ExpressionAttributeValues={":id": {"SS": [identifier]}},
         )
@@ -100,7 +100,7 @@ class TestStopping:
         assert answer.json_body["error"] is None
         assert input_of(deployed, "stop") == (
             f"{identifier}-stop-1",
-            {"id": identifier, "owner": "ada", "name": "thesis", "instance_id": INSTANCE, "call": True},
+            {"id": identifier, "owner": person(deployed).id, "name": "thesis", "instance_id": INSTANCE, "call": True},
         )
         row = deployed.record(identifier)
         assert row["due_at"] == {"S": "2026-11-22T14:20:00.000Z"}
@@ -167,13 +167,13 @@ class TestStarting:
             f"{identifier}-start-1",
             {
                 "id": identifier,
-                "owner": "ada",
+                "owner": person(deployed).id,
                 "name": "thesis",
                 "instance_id": INSTANCE,
                 "instance_arn": ARN,
             },
         )
-        assert deployed.app.users().get("ada").active == {identifier}
+        assert person(deployed).active == {identifier}
         row = deployed.record(identifier)
         assert row["due_at"] == {"S": (T0 + LOOK_AFTER).strftime("%Y-%m-%dT%H:%M:%S.000Z")}
         assert (row["starts"], "warned" in row) == ({"N": "1"}, False)
@@ -238,7 +238,7 @@ class TestExtending:
         )
         assert {line["reason"] for line in ledger(deployed, token, identifier)} == {
             "ada asked for 8 hours; it is kept until 2026-11-22 22:05 UTC",
-            "ada asked for 1 hours; it is kept until 2026-11-22 22:05 UTC",
+            "ada asked for 1 hour; it is kept until 2026-11-22 22:05 UTC",
         }
         clock[0] = T0 + timedelta(hours=9)
         shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
@@ -324,7 +324,7 @@ class TestPassword:
         name, document = input_of(deployed, "password")
         assert name == f"{identifier}-password-1"
         assert document.pop("password_hash").startswith("argon2:$argon2id$")
-        assert document == {"id": identifier, "owner": "ada", "name": "thesis", "instance_id": INSTANCE}
+        assert document == {"id": identifier, "owner": person(deployed).id, "name": "thesis", "instance_id": INSTANCE}
         assert answer["password"] not in json.dumps(input_of(deployed, "password"))
 
     @pytest.mark.parametrize("table", ["NOD_EVENTS_TABLE", "NOD_HEARTBEATS_TABLE"])
@@ -379,10 +379,12 @@ class TestReading:
                 "uptime": {"N": "3900"},
                 "ages": {"M": {"input": {"N": "1500"}, "cpu": {"N": "890"}}},
                 "unknown": {"L": []},
+                "facts": {"M": {"disk": {"M": {"free_mib": {"N": "1535"}, "size_mib": {"N": "29696"}}}}},
             },
         )
         shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
         assert shown["last_active_at"] == "2026-11-22T14:50:00.000Z"
+        assert shown["disk"] == {"free_gib": 1.49, "size_gib": 29.0}
         assert shown["last_activity"] == "a process of yours used CPU"
         assert shown["stops_at"] == "2026-11-22T15:50:00.000Z"
         listed = deployed.http("GET", "/notebooks", token).json_body["notebooks"]
@@ -395,20 +397,28 @@ class TestReading:
         assert answer.status_code == 200
         assert answer.json_body["link"].startswith("https://")
         assert (answer.json_body["last_active_at"], answer.json_body["stops_at"]) == (None, None)
+        assert answer.json_body["disk"] is None
 
     def test_a_forged_heartbeat_is_no_error(self, deployed: Stage, token: str) -> None:
         identifier = a_notebook(deployed, token)
         deployed.dynamodb.put_item(
             TableName=ENV["NOD_HEARTBEATS_TABLE"],
-            Item={"id": {"S": ARN}, "beat": {"B": b"x"}, "ages": {"S": "<script>"}, "boot_id": {"N": "1"}},
+            Item={
+                "id": {"S": ARN},
+                "beat": {"B": b"x"},
+                "ages": {"S": "<script>"},
+                "boot_id": {"N": "1"},
+                "facts": {"M": {"disk": {"M": {"free_mib": {"S": "all"}, "size_mib": {"BOOL": True}}}}},
+            },
         )
         shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
-        assert (shown["last_activity"], shown["state"]) == (None, "ready")
+        assert (shown["last_activity"], shown["state"], shown["disk"]) == (None, "ready", None)
 
     def test_one_that_does_not_run_says_nothing_of_use(self, deployed: Stage, token: str) -> None:
         identifier = a_notebook(deployed, token, "stopped")
         shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
         assert (shown["stops_at"], shown["last_activity"], shown["run_started_at"], shown["url"]) == (None,) * 4
+        assert shown["disk"] is None
         assert shown["link"].startswith(f"{API_URL}/n/{identifier}?k=")
 
     def test_events_come_newest_first_in_pages(self, deployed: Stage, token: str) -> None:
@@ -500,6 +510,10 @@ def form_of(html: str, action: str) -> dict[str, str]:
     return dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]+)">', found[1]))
 
 
+def buttons(html: str) -> list[str]:
+    return re.findall(r'<form method="post" action="[^"]*/(\w+)">', html)
+
+
 def press(deployed: Stage, identifier: str, action: str, fields: dict[str, str]) -> HTTPResponse:
     return deployed.http("POST", f"/n/{identifier}/{action}", None, urlencode(fields).encode(), Content_Type=FORM)
 
@@ -511,24 +525,32 @@ def location(response: HTTPResponse) -> str:
 
 def mail_link(deployed: Stage, identifier: str, action: str, now: datetime) -> str:
     notebook = deployed.app.notebooks().get(identifier)
-    link = links.action_link(deployed.app.users().get("ada").secret, action, notebook, now)
+    link = links.action_link(person(deployed).secret, action, notebook, now)
     assert link is not None
     return link.removeprefix(API_URL)
 
 
 class TestTheLinkForLife:
-    def test_it_forwards_to_the_notebook_that_is_ready(self, deployed: Stage, token: str) -> None:
-        identifier = a_notebook(deployed, token)
-        found = deployed.http("GET", life(deployed, token, identifier))
-        assert location(found) == "https://198.51.100.7:8888"
-        assert found.headers["Referrer-Policy"] == "no-referrer"
+    def test_it_opens_the_notebooks_page_which_says_what_the_browser_will_warn_of(
+        self, deployed: Stage, token: str
+    ) -> None:
+        identifier = a_notebook(deployed, token, certificate_sha256=":".join(["AB"] * 32))
+        link = life(deployed, token, identifier)
+        html = page(deployed.http("GET", link))
+        assert '<a class="button first" href="https://198.51.100.7:8888" rel="noreferrer">Open thesis</a>' in html
+        assert html.index("Open thesis") < html.index("will warn you") < html.index(":".join(["AB"] * 32))
+        assert form_of(html, "extend")["k"] == link.partition("=")[2]
+        assert form_of(html, "stop")
+        assert f'href="{link}"' in html, "to look again"
+        stayed = page(deployed.http("GET", link + "&stay=1"))
+        assert buttons(stayed) == buttons(html) == ["extend", "stop"], "links of messages before this one"
 
     @pytest.mark.parametrize(
         "state", ["requested", "launching", "starting", "stopping", "stopped", "failed", "terminated"]
     )
     def test_else_it_shows_a_page_and_changes_nothing(self, deployed: Stage, token: str, state: str) -> None:
         identifier = a_notebook(deployed, token, state)
-        secret = deployed.app.users().get("ada").secret
+        secret = person(deployed).secret
         link = f"/n/{identifier}?k={links.key(secret, deployed.app.notebooks().get(identifier))}"
         before = deployed.record(identifier)
         assert "thesis" in page(deployed.http("GET", link))
@@ -574,14 +596,6 @@ class TestTheLinkForLife:
         page(deployed.http("GET", life(deployed, token, identifier)))
         assert deployed.record(identifier)["state"] == {"S": "stopped"}
 
-    def test_stay_shows_the_page_of_a_running_one_with_its_buttons(self, deployed: Stage, token: str) -> None:
-        identifier = a_notebook(deployed, token)
-        link = life(deployed, token, identifier)
-        html = page(deployed.http("GET", link + "&stay=1"))
-        assert form_of(html, "extend")["k"] == link.partition("=")[2]
-        assert form_of(html, "stop")
-        assert f'href="{link}"' in html
-
     def test_its_key_is_logged_nowhere(self, deployed: Stage, token: str) -> None:
         link = life(deployed, token, a_notebook(deployed, token))
         with logged() as lines:
@@ -600,7 +614,7 @@ class TestButtons:
         assert "waking up" in page(deployed.http("GET", link))
         assert len(deployed.executions("start")) == 1
         (event,) = ledger(deployed, token, identifier)
-        assert (event["action"], event["by"]) == ("start", "ada")
+        assert (event["action"], event["by"], event["reason"]) == ("start", "link", "someone with ada's link woke it")
 
     def test_over_the_quota_the_page_names_what_runs_and_the_button_is_refused(self, deployed: Stage) -> None:
         eve = user(deployed, "eve", quota=1)
@@ -608,7 +622,7 @@ class TestButtons:
         deployed.change(identifier, state="stopped", instance_id=INSTANCE)
         deployed.dynamodb.update_item(
             TableName=ENV["NOD_USERS_TABLE"],
-            Key={"name": {"S": "eve"}},
+            Key={"id": {"S": person(deployed, "eve").id}},
             UpdateExpression="DELETE active :id",
             ExpressionAttributeValues={":id": {"SS": [identifier]}},
         )
@@ -618,7 +632,7 @@ class TestButtons:
         html = page(deployed.http("GET", link))
         assert "runner" in html
         assert "<form" not in html
-        assert "runner" in page(press(deployed, identifier, "wake", form), 409)
+        assert "runner" in page(deployed.http("GET", location(press(deployed, identifier, "wake", form))))
         assert deployed.executions("start") == []
 
     def test_stop_and_extend_lead_to_what_became_of_them(
@@ -633,7 +647,8 @@ class TestButtons:
         assert f'href="{link}"' in result, "who came with the key may go on to the notebook"
         done = location(press(deployed, identifier, "stop", form_of(html, "stop")))
         assert "thesis is stopping" in page(deployed.http("GET", done))
-        page(press(deployed, identifier, "stop", form_of(html, "stop")), 409)
+        again = location(press(deployed, identifier, "stop", form_of(html, "stop")))
+        assert "It is already stopping" in page(deployed.http("GET", again))
         assert len(deployed.executions("stop")) == 1
 
     def test_an_old_or_other_form_does_nothing(self, deployed: Stage, token: str, clock: list[datetime]) -> None:
@@ -642,14 +657,16 @@ class TestButtons:
         form = form_of(page(deployed.http("GET", life(deployed, token, identifier) + "&stay=1")), "extend")
         mail = urlsplit(mail_link(deployed, identifier, "stop", T0)).query.partition("=")[2]
         before = deployed.record(identifier), deployed.record(other)
-        page(press(deployed, identifier, "stop", form), 403)
+        key = form["k"]
+        back = f"/n/{identifier}?k={key}&note="
+        assert location(press(deployed, identifier, "stop", form)) == back + "other"
         page(press(deployed, other, "extend", form), 403)
         page(press(deployed, identifier, "stop", {"f": mail}), 403)
         page(press(deployed, identifier, "stop", {}), 403)
         page(press(deployed, f"nb-{'0' * 20}", "stop", form), 403)
-        page(press(deployed, identifier, "delete", form), 404)
+        page(press(deployed, identifier, "delete", {"f": form["f"]}), 404)
         clock[0] = T0 + timedelta(minutes=10)
-        page(press(deployed, identifier, "extend", form), 410)
+        assert location(press(deployed, identifier, "extend", form)) == back + "old-page"
         assert (deployed.record(identifier), deployed.record(other)) == before
         assert deployed.executions("stop") == []
 
@@ -734,7 +751,7 @@ class TestLinksOfMessages:
         identifier = a_notebook(deployed, token, "stopped")
         html = page(deployed.http("GET", mail_link(deployed, identifier, "stop", datetime.now(UTC))))
         assert "There is nothing to stop now." in html
-        assert "<form" not in html
+        assert buttons(html) == ["wake"]
 
     def test_who_wakes_it_without_the_key_sees_how_far_it_is(self, deployed: Stage, token: str) -> None:
         identifier = a_notebook(deployed, token, "stopped")
@@ -749,12 +766,12 @@ class TestLinksOfMessages:
 
 
 class TestErrorsOfPages:
-    @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS", "HEAD"])
+    @pytest.mark.parametrize("method", ["PUT", "PATCH", "DELETE", "OPTIONS"])
     @pytest.mark.parametrize("path", ["", "/stop"])
     def test_other_methods_are_refused_with_a_page(self, deployed: Stage, token: str, method: str, path: str) -> None:
         response = deployed.http(method, f"/n/{a_notebook(deployed, token)}{path}")
         page(response, 405)
-        assert response.headers["Allow"] == ("GET, POST" if path else "GET")
+        assert response.headers["Allow"] == ("GET, HEAD, POST" if path else "GET, HEAD")
 
     def test_a_table_that_does_not_answer_is_a_page_too(self, deployed: Stage, token: str) -> None:
         link = life(deployed, token, a_notebook(deployed, token))

@@ -18,7 +18,7 @@ from chalicelib import links, pages, tokens
 from chalicelib.links import Verdict
 from chalicelib.model import STATES, Failure, Notebook, Stop
 from chalicelib.pages import Form, Page, Situation
-from chalicelib.views import NotebookView
+from chalicelib.views import Disk, NotebookView
 from tests.unit.test_rules import NOW, PRICES, a_notebook, a_user
 
 SECRET = tokens.new_hmac_key()
@@ -147,10 +147,13 @@ ALL = forms(*links.ACTIONS)
 
 class TestPages:
     @pytest.mark.parametrize("state", STATES)
-    def test_every_state_has_a_page_without_a_script_or_anything_from_elsewhere(self, state: str) -> None:
+    def test_every_state_has_a_page_without_anything_from_elsewhere(self, state: str) -> None:
         page = pages.state(situation(state), ALL, "/api/n/nb-1?k=key")
         tags = Tags(page.html())
-        assert not {"script", "img", "link", "iframe", "base"} & {tag for tag, _ in tags.found}
+        assert not {"img", "iframe", "base"} & {tag for tag, _ in tags.found}
+        assert tags.all("script") == [{}], "ours, in the page itself"
+        (icon,) = tags.all("link")
+        assert (icon["rel"], str(icon["href"])[:19]) == ("icon", "data:image/svg+xml,")
         assert all("style" not in attributes for _, attributes in tags.found), "the policy refuses inline styles"
         assert {"lang": "en"} in tags.all("html")
         assert any(meta.get("name") == "viewport" for meta in tags.all("meta"))
@@ -182,6 +185,19 @@ class TestPages:
         wanted = base64.b64encode(hashlib.sha256(style[1].encode()).digest()).decode()
         assert f"style-src 'sha256-{wanted}'" in pages.HEADERS["Content-Security-Policy"]
 
+    def test_the_script_is_the_one_that_the_policy_allows(self) -> None:
+        script = re.search(r"<script>(.*?)</script>", Page("x", ()).html(), re.DOTALL)
+        assert script
+        wanted = base64.b64encode(hashlib.sha256(script[1].encode()).digest()).decode()
+        policy = pages.HEADERS["Content-Security-Policy"]
+        assert f"script-src 'sha256-{wanted}';" in policy
+        assert "unsafe" not in policy
+
+    def test_a_page_loads_itself_again_only_where_no_script_does_it_better(self) -> None:
+        html = pages.state(situation("starting"), ALL).html()
+        assert re.search(r'<noscript><meta http-equiv="refresh" content="\d"></noscript>', html)
+        assert html.count('http-equiv="refresh"') == 1
+
     def test_whatever_a_name_or_a_machine_says_is_text(self) -> None:
         values = {"error": Failure(EVIL, EVIL), "stop": Stop(EVIL, EVIL, EVIL), "name": EVIL, "stopped_at": EVIL}
         for state in STATES:
@@ -193,9 +209,15 @@ class TestPages:
                 pages.done(known, "extend", EVIL),
                 pages.refusal(EVIL, EVIL),
             ):
-                assert not Tags(page.html()).all("script")
+                assert Tags(page.html()).all("script") == [{}]
                 assert EVIL not in page.html()
                 assert "&lt;script&gt;" in page.html()
+
+    def test_a_running_one_says_what_is_free_on_its_disk(self) -> None:
+        known = situation("ready")
+        full = dataclasses.replace(known, view=dataclasses.replace(known.view, disk=Disk(0.25, 29.0)))
+        assert "0.25 GiB free of 29 GiB" in pages.state(full, ALL).html()
+        assert "GiB free" not in pages.state(known, ALL).html()
 
     def test_a_stopped_one_says_why_when_and_what_it_cost(self) -> None:
         stop = Stop("idle", "idle since 13:05 UTC", "sweep")
@@ -215,7 +237,7 @@ class TestPages:
 
     def test_over_the_quota_there_is_no_button_but_the_names_of_those_that_run(self) -> None:
         text = pages.state(situation(may_run=False, in_the_way=["thesis", "blue-fox"]), ALL).html()
-        assert "as many notebooks run as may run: thesis, blue-fox. Stop one first." in text
+        assert "as many notebooks running as your limit allows (thesis, blue-fox). Stop one first." in text
         assert "<form" not in text
 
     def test_progress_shows_the_steps_and_the_time(self) -> None:
@@ -227,6 +249,58 @@ class TestPages:
         assert 'class="done">Get a machine<' in text
         assert 'class="running">Switch it on …<' in text
         assert "1 min 20 s so far" in text
+        assert "Waiting for EC2 to boot it." in text
+
+    @pytest.mark.parametrize(
+        ("address", "waits"), [(None, "Waiting for EC2 to boot it."), ("198.51.100.7", "Waiting for Jupyter to answer")]
+    )
+    def test_waking_shows_steps_and_what_it_waits_for(self, address: str | None, waits: str) -> None:
+        page = pages.state(situation("starting", address=address), ALL)
+        assert page.html().count('<li class="running">') == 1
+        assert waits in page.html()
+        assert "198.51.100.7" not in page.html()
+
+    @pytest.mark.parametrize("state", ["stopping", "terminating"])
+    def test_whatever_moves_says_what_it_waits_for(self, state: str) -> None:
+        assert "Waiting for EC2" in pages.state(situation(state), ALL).html()
+
+    def test_the_steps_that_are_over_say_how_long_they_took(self) -> None:
+        steps: dict[str, dict[str, object]] = {
+            "create_instance": {"started_at": "2026-11-22T14:03:00Z", "finished_at": "2026-11-22T14:03:12Z"},
+            "start_instance": {"started_at": "2026-11-22T14:03:12Z", "finished_at": "2026-11-22T14:05:13Z"},
+        }
+        text = pages.state(situation("launching", steps=steps), {}).html()
+        assert "done in 12 s" in text
+        assert "done in 2 min 01 s" in text
+
+    def test_the_way_in_says_what_the_browser_will_warn_of_and_names_the_fingerprint(self) -> None:
+        known = dataclasses.replace(
+            situation("ready", certificate_sha256=":".join(["AB"] * 32)), to="https://198.51.100.7:8888"
+        )
+        html = pages.state(known, ALL, "/api/n/nb-1?k=key").html()
+        opens, warns, fingerprint = (
+            html.index(part) for part in ("Open thesis</a>", "will warn you", ":".join(["AB"] * 32))
+        )
+        assert opens < warns < fingerprint
+        assert {"class": "button first", "href": "https://198.51.100.7:8888", "rel": "noreferrer"} in Tags(html).all(
+            "a"
+        )
+        assert not any("first" in str(button) for button in Tags(html).all("button")), "one button stands out"
+        assert "198.51.100.7" not in pages.state(situation("ready"), ALL).html()
+
+    @pytest.mark.parametrize("note", pages.Note)
+    @pytest.mark.parametrize("state", STATES)
+    def test_what_led_here_never_claims_what_it_cannot_know(self, state: str, note: pages.Note) -> None:
+        text = pages.state(situation(state), ALL, note=note).html()
+        assert "othing was changed" not in text
+        assert "othing changed" not in text
+        assert situation(state).view.name in text
+
+    def test_one_hour_is_no_hours(self) -> None:
+        known = dataclasses.replace(situation("ready"), extend_hours=1)
+        for page in (pages.state(known, ALL), pages.ask(known, "extend", ALL["extend"])):
+            assert "1 hour" in page.html()
+            assert "1 hours" not in page.html()
 
     def test_who_asks_for_what_the_state_does_not_allow_gets_no_button(self) -> None:
         page = pages.ask(situation("stopped"), "stop", ALL["stop"])

@@ -30,6 +30,16 @@ def test_intrinsic_functions_are_resolved() -> None:
     }
 
 
+@pytest.mark.parametrize(("key", "found"), [("", {"A": 1, "L": []}), ("mine", {"A": 1, "K": "mine", "L": ["mine"]})])
+def test_what_a_condition_leaves_out_is_not_there(key: str, found: dict[str, object]) -> None:
+    conditions = load('{HasKey: !Not [!Equals [!Ref Key, ""]]}')
+    given = Resolver({"Key": key}, str, lambda name, attribute: f"{name}{attribute}", conditions)
+    either = '!If [HasKey, !Ref Key, !Ref "AWS::NoValue"]'
+    assert given.resolve(load(f"{{A: 1, K: {either}, L: [{either}]}}")) == found
+    with pytest.raises(TemplateError, match="Other"):
+        given.resolve({"Fn::If": ["Other", 1, 2]})
+
+
 def test_an_unknown_function_is_an_error() -> None:
     with pytest.raises(TemplateError, match="Fn::Cidr"):
         resolver().resolve({"Fn::Cidr": []})

@@ -21,7 +21,7 @@ from chalicelib.errors import CommandPending, DeliveryFailed
 from chalicelib.executions import notebook_of
 from chalicelib.log import KEYS, about, carried, invocation, logger, note
 from tests.lines import Line, Lines, captured, wrong
-from tests.unit.stage import ROOT, STAGE, Stage, stage, user
+from tests.unit.stage import ROOT, STAGE, Stage, person, stage, user
 from tests.unit.sweep_world import World, world
 from tests.unit.test_functions import SCHEDULED, command_event, instance_event
 from tests.unit.test_sweep import after, end, refuse, to_the_stop
@@ -130,7 +130,7 @@ def test_each_function_logs_whose_work_it_does_and_in_which_invocation(
     monkeypatch.setattr(deployed.app.clients.get("stepfunctions"), "send_task_success", lambda **_: None)
     # Confirmed just now, so that there is somebody to tell of.
     monkeypatch.setattr(Topic, "is_confirmed", lambda *_: True)
-    deployed.app.users().mark("ada", "owed", notebook)
+    deployed.app.users().mark(person(deployed).id, "owed", notebook)
     with captured() as lines:
         try:
             functions(deployed)[name](events(notebook)[name], Context(name))

@@ -32,6 +32,7 @@ from hypothesis import strategies as st
 
 from instance.files import looks, monitor
 from instance.files.activity import Sample
+from instance.files.due import Job
 
 UPDATE_ITEM = botocore.session.get_session().get_service_model("dynamodb").operation_model("UpdateItem").input_shape
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -716,6 +717,21 @@ def test_an_idle_machine_beats_each_four_minutes_and_a_busy_one_each(
     assert [row["beat"] for row in machine.rows] == list(range(1, len(machine.rows) + 1))
 
 
+def test_an_idle_machine_beats_each_minute_once_it_may_be_stopped(machine: Machine, notebook: dict[str, Any]) -> None:
+    monitored = machine.monitor(PORT)
+    machine.row = {"limit_seconds": {"N": "1800"}}
+    machine.run(monitored, 1790)
+    calm = len(machine.rows)
+    assert calm <= 9
+    machine.run(monitored, 600)
+    assert 9 <= len(machine.rows) - calm <= 11, "a sweep sees within a minute that the limit is reached"
+    assert 0 <= machine.rows[calm]["uptime"] - 1000 - 1800 <= 10
+    machine.run(monitored, 3600)
+    late = len(machine.rows)
+    machine.run(monitored, 1200)
+    assert 4 <= len(machine.rows) - late <= 6, "something else keeps it by then"
+
+
 def test_a_notebook_that_starts_is_asked_each_second_and_told_of_at_once(
     machine: Machine, notebook: dict[str, Any]
 ) -> None:
@@ -987,3 +1003,48 @@ def test_what_a_look_starts_is_part_of_its_cost(monkeypatch: pytest.MonkeyPatch)
     burn = "import time\nwhile time.process_time() < 0.3: pass"
     monkeypatch.setattr(looks, "COUNTERS", (sys.executable, "-c", burn))
     assert monitor.measure(0.1)["cpu_seconds"] > 0.3
+
+
+@pytest.mark.parametrize("since", [5, 20, 45])
+def test_whoever_comes_back_is_told_of_at_once(machine: Machine, notebook: dict[str, Any], since: int) -> None:
+    """However young the last heartbeat is: the sweep that read it may be about to stop the machine."""
+    monitored = machine.monitor(PORT)
+    machine.run(monitored, 600)
+    beats = len(machine.rows)
+    while len(machine.rows) == beats:
+        machine.run(monitored, 1)
+    machine.run(monitored, since)
+    assert len(machine.rows) == beats + 1
+    machine.seen = {"input_at": machine.now + 1}
+    machine.run(monitored, 6)
+    assert len(machine.rows) == beats + 2
+    assert machine.rows[-1]["ages"]["input"] <= 5
+
+
+def test_that_somebody_is_back_is_told_once_a_minute_at_most(machine: Machine, notebook: dict[str, Any]) -> None:
+    monitored = machine.monitor(PORT)
+    for period in (5, 61, 90):
+        machine.run(monitored, 600)
+        before, began = len(machine.rows), machine.now
+        while machine.now < began + 1800:
+            machine.seen = {"input_at": machine.now}
+            machine.run(monitored, period)
+        assert len(machine.rows) - before <= 1800 / 30
+
+
+def test_a_heartbeat_says_when_jobs_are_due_and_looks_again_when_one_is_past(
+    machine: Machine, notebook: dict[str, Any]
+) -> None:
+    asked = []
+
+    def due_jobs(now: datetime) -> list[Job]:
+        asked.append(now)
+        return [Job(NOW + timedelta(seconds=60), "cron", "backup.sh")] if now < NOW + timedelta(seconds=60) else []
+
+    monitored = machine.monitor(PORT, due_jobs=due_jobs)
+    machine.run(monitored, 5)
+    assert machine.rows[0]["facts"]["due_jobs"] == [{"at": "2026-01-02T03:05:05Z", "what": "cron", "name": "backup.sh"}]
+    validate_parameters(monitor.update_item("t", ARN, machine.rows[0]), UPDATE_ITEM)
+    machine.run(monitored, 600)
+    assert "due_jobs" not in machine.rows[-1]["facts"]
+    assert len(asked) <= 3

@@ -733,6 +733,7 @@ class TestListAndShow:
                     last_active_at=moment(minutes=-37),
                     last_activity="a kernel was busy",
                     stops_at=moment(minutes=23, seconds=20),
+                    disk={"free_gib": 0.05, "size_gib": 29.0},
                     hold_until=moment(minutes=-1),
                     cost={"currency": "USD", "per_hour": 0.0499, "so_far": 0.2412},
                 ),
@@ -744,10 +745,13 @@ class TestListAndShow:
         assert re.search(r"Last active  \d{4}-\d\d-\d\d \d\d:\d\d \(37 min ago\): a kernel was busy\n", out)
         assert re.search(r"Stops        \d{4}-\d\d-\d\d \d\d:\d\d at the earliest \(in 23 min\)\n", out)
         assert "USD 0.0499 an hour while it runs; USD 0.2412 so far" in out
+        assert "Disk         0.05 GiB free of 29 GiB\n" in out
         # What is over holds nothing.
         assert "Held" not in out
         server.play(Answer(200, notebook("ready", stops_at=moment(hours=3), hold_until=moment(hours=2, seconds=30))))
-        assert re.search(r"Held         until .* \(in 2 h\)\n", nod("show", ID).out)
+        out = nod("show", ID).out
+        assert re.search(r"Held         until .* \(in 2 h\)\n", out)
+        assert "Disk" not in out
 
     def test_show_of_a_stopped_one_tells_why(self, server: Server, nod: Nod) -> None:
         server.play(stopped(stopped_at=moment(hours=-3, minutes=-10)))
@@ -820,6 +824,34 @@ class TestStopAndStart:
         assert f"nod start {ID}" in result.out
         assert all(re.match(r"  [A-Z]", line) for line in result.out.splitlines()[1:])
         assert nod("stop", ID, "--json").json()["state"] == "stopping"
+
+    def test_cancelling_a_launch_removes_it_without_a_question(self, server: Server, nod: Nod) -> None:
+        server.play(Answer(200, notebook("launching")), Answer(202, notebook("terminating")))
+        done = nod("cancel", ID)
+        assert done.code == 0
+        assert server.paths() == [f"GET /notebooks/{ID}", f"DELETE /notebooks/{ID}"]
+        assert server.calls[1].query == {"confirm": ["thesis"]}
+        assert "The launch of thesis is cancelled" in done.out
+        assert f"nod show {ID} --watch" in done.out
+
+    @pytest.mark.parametrize(
+        ("state", "ways"),
+        [
+            ("ready", ("nod stop", "nod delete")),
+            ("stopped", ("nod delete",)),
+            ("failed", ("nod delete",)),
+            ("terminated", ()),
+        ],
+    )
+    def test_what_is_no_launch_is_not_cancelled(
+        self, server: Server, nod: Nod, state: str, ways: tuple[str, ...]
+    ) -> None:
+        server.play(Answer(200, notebook(state)))
+        done = nod("cancel", ID)
+        assert done.code == 1
+        assert server.paths() == [f"GET /notebooks/{ID}"], "data may be on its disk"
+        assert f"thesis is {state}" in done.err
+        assert [way for way in ("nod stop", "nod delete") if way in done.err] == list(ways)
 
     def test_stop_of_a_stopped_one_is_refused_in_the_apis_words(self, server: Server, nod: Nod) -> None:
         server.play(problem(409, "wrong_state", "It is stopped already."))
@@ -1374,6 +1406,120 @@ class TestProcess:
                 assert b"Traceback" not in process.stderr.read()
                 assert process.returncode == 1
 
+    @pytest.mark.parametrize("arguments", [("list",), ("list", "--json"), ("show", ID), ("--help",), ("--version",)])
+    def test_a_full_disk_behind_stdout_is_said_and_no_traceback(
+        self, server: Server, tmp_path: Path, arguments: tuple[str, ...]
+    ) -> None:
+        server.play(lambda call: READY if ID in call.path else Answer(200, {"notebooks": [notebook("ready")]}))
+        with Path("/dev/full").open("wb") as full:
+            done = shell(server, tmp_path, *arguments, stdout=full)
+        assert done.returncode == 1
+        assert b"Traceback" not in done.stderr
+        assert b"Exception" not in done.stderr
+        if arguments[0] in ("list", "show"):
+            assert b"No space left on device" in done.stderr
+            assert ID.encode() in done.stderr, "what was for stdout is not lost"
+
+    def test_a_password_is_not_lost_to_a_full_disk(self, server: Server, tmp_path: Path) -> None:
+        for option in ((), ("--json",)):
+            server.play(accepted(), READY)
+            with Path("/dev/full").open("wb") as full:
+                done = shell(server, tmp_path, "request", "--no-wait", *option, stdout=full)
+            assert done.returncode == 1
+            assert PASSWORD.encode() in done.stderr
+
+    def test_a_password_is_not_lost_to_a_reader_that_left(self, server: Server, tmp_path: Path) -> None:
+        server.play(accepted(), READY)
+        read, write = os.pipe()
+        os.close(read)
+        done = shell(server, tmp_path, "request", "--no-wait", stdout=write)
+        os.close(write)
+        assert done.returncode == 1
+        assert PASSWORD.encode() in done.stderr
+
+    def test_a_watch_ends_when_its_reader_leaves(self, server: Server, tmp_path: Path) -> None:
+        states = iter(range(10_000))
+        server.script = lambda call: Answer(200, notebook("launching", name=f"n{next(states)}"))
+        with started(server, tmp_path, "show", ID, "--watch", "--json") as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.stdout.close()
+            assert process.wait(timeout=60) == 1
+
+    def test_with_stdout_closed_the_results_go_to_stderr(self, server: Server, tmp_path: Path) -> None:
+        server.play(accepted(), READY)
+        done = shell(server, tmp_path, "request", "--no-wait", closing=">&-")
+        assert done.returncode == 0, done.stderr
+        assert PASSWORD.encode() in done.stderr
+
+    @pytest.mark.parametrize(
+        "arguments", [("list",), ("stop", ID), ("--help",), ("--version",), ("list", "--nonsense")]
+    )
+    @pytest.mark.parametrize("closing", [">&-", "2>&-", ">&- 2>&-", "<&- >&- 2>&-"])
+    def test_closed_streams_stop_nothing(
+        self, server: Server, tmp_path: Path, arguments: tuple[str, ...], closing: str
+    ) -> None:
+        server.play(lambda call: stopped() if ID in call.path else Answer(200, {"notebooks": []}))
+        done = shell(server, tmp_path, *arguments, closing=closing)
+        assert done.returncode == (2 if "--nonsense" in arguments else 0)
+        assert b"Traceback" not in done.stdout + done.stderr
+        if arguments[0] == "stop":
+            assert server.paths() == [f"POST /notebooks/{ID}/stop"]
+
+    def test_a_full_stderr_stops_nothing(self, server: Server, tmp_path: Path) -> None:
+        server.play(accepted(), READY)
+        with Path("/dev/full").open("wb") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "nod", "request"],
+                env=environment(server, tmp_path),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=full,
+                timeout=60,
+                check=False,
+            )
+        assert done.returncode == 0
+        assert PASSWORD.encode() in done.stdout
+
+    @pytest.mark.parametrize("package", ["httpx", "rich", "nod.cli"])
+    def test_a_ctrl_c_while_it_loads_causes_no_traceback(self, server: Server, tmp_path: Path, package: str) -> None:
+        """The process interrupts itself at the moment at which it begins to load the package."""
+        (tmp_path / "sitecustomize.py").write_text(
+            "import os, signal, sys\n"
+            "class Interrupt:\n"
+            "    def find_spec(self, name, path=None, target=None):\n"
+            f"        if name == {package!r}:\n"
+            "            sys.meta_path.remove(self)\n"
+            "            os.kill(os.getpid(), signal.SIGINT)\n"
+            "sys.meta_path.insert(0, Interrupt())\n"
+        )
+        env = environment(server, tmp_path)
+        done = subprocess.run(
+            [sys.executable, "-m", "nod", "list"],
+            env=env | {"PYTHONPATH": f"{tmp_path}{os.pathsep}{env['PYTHONPATH']}"},
+            capture_output=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.stderr == b""
+        assert done.returncode in (-signal.SIGINT, 130)
+        assert server.calls == []
+
+
+def shell(
+    server: Server, home: Path, *arguments: str, closing: str = "", stdout: Any = subprocess.PIPE
+) -> subprocess.CompletedProcess[bytes]:
+    """The command as a shell starts it, with streams closed as `closing` says."""
+    return subprocess.run(
+        ["sh", "-c", f'exec "$@" {closing}', "sh", sys.executable, "-m", "nod", *arguments],
+        env=environment(server, home),
+        stdin=subprocess.DEVNULL,
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        timeout=60,
+        check=False,
+    )
+
 
 @contextmanager
 def started(server: Server, home: Path, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
@@ -1403,7 +1549,7 @@ def until(condition: Callable[[], bool], seconds: float = 120) -> None:
 
 @dataclass
 class Terminal:
-    """A process on a pseudo terminal of 90 columns and 40 lines."""
+    """A process on a pseudo terminal."""
 
     process: subprocess.Popen[bytes]
     keyboard: IO[bytes]
@@ -1418,9 +1564,9 @@ class Terminal:
 
 
 @contextmanager
-def terminal(server: Server, home: Path, *arguments: str, **env: str) -> Iterator[Terminal]:
+def terminal(server: Server, home: Path, *arguments: str, columns: int = 90, **env: str) -> Iterator[Terminal]:
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 90, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
     process = subprocess.Popen(
         [sys.executable, "-m", "nod", *arguments],
         env=environment(server, home) | {"TERM": "xterm-256color"} | env,
@@ -1454,7 +1600,42 @@ def terminal(server: Server, home: Path, *arguments: str, **env: str) -> Iterato
         reader.join(timeout=5)
 
 
+def plain(text: str) -> str:
+    """What a terminal was sent, without its control sequences."""
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+
+
 class TestTerminal:
+    @pytest.mark.parametrize("columns", [30, 40, 60, 80, 90, 120, 200])
+    def test_names_and_ids_are_never_cut(self, server: Server, tmp_path: Path, columns: int) -> None:
+        """They may run on in the terminal's next line, but nothing is left out of them."""
+        name = "a-name-that-is-as-long-as-names-may-be-x"
+        assert len(name) == 40
+        url = "https://ec2-203-0-113-25.us-east-1.compute.amazonaws.com:8888"
+        entries = [notebook("ready", name=name), notebook("terminating", name="b"), notebook("stopped", name="c")]
+        server.play(Answer(200, {"notebooks": entries}))
+        with terminal(server, tmp_path, "list", columns=columns) as shown:
+            pass
+        text = plain(shown.text())
+        assert name in text
+        assert text.count(ID) == 3
+        assert "…" not in text
+        assert (url in text) == ("ADDRESS" in text)
+        if columns >= 90:
+            assert all(line.count(ID) < 2 for line in text.splitlines())
+            assert "STOPS" in text
+
+        server.play(
+            accepted(name=name),
+            Answer(200, notebook("launching", name=name)),
+            Answer(200, notebook("ready", name=name)),
+        )
+        with terminal(server, tmp_path, "request", columns=columns) as shown:
+            pass
+        text = plain(shown.text()).replace("\r", "").replace("\n", "")
+        assert name in text
+        assert ID in text
+
     def test_the_view_is_drawn_and_stays(self, server: Server, tmp_path: Path) -> None:
         half = Answer(200, notebook("launching", steps=steps_until(3, running=2)))
         server.play(accepted(), half, half, READY)

@@ -178,7 +178,8 @@ JSON = st.recursive(
 )
 FIELDS = (
     "id", "name", "state", "steps", "url", "link", "certificate_sha256", "idle_minutes", "max_hours", "created_at",
-    "last_active_at", "last_activity", "stops_at", "hold_until", "stopped_at", "stop", "cost", "notifications", "error",
+    "last_active_at", "last_activity", "disk", "stops_at", "hold_until", "stopped_at", "stop", "cost", "notifications",
+    "error",
 )  # fmt: skip
 STATES = ("launching", "ready", "stopping", "stopped", "starting", "failed", "terminating", "terminated")
 

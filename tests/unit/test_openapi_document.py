@@ -105,8 +105,12 @@ def test_answers_of_its_life_fit_their_schemas(deployed: Stage, document: Any) -
     link = deployed.http("GET", path, token).json_body["link"].removeprefix(API_URL)
     check(document, deployed.http("GET", link), "get", "/n/{notebook_id}")
     deployed.change(made["id"], state="ready", address="198.51.100.7")
-    assert deployed.http("GET", link).status_code == 303
     check(document, deployed.http("GET", link), "get", "/n/{notebook_id}")
+    ask = link.replace("?", "/stop?")
+    assert deployed.http("GET", ask).status_code == 303
+    check(document, deployed.http("GET", ask), "get", "/n/{notebook_id}/{action}")
+    for path_ in ("/n/{notebook_id}", "/n/{notebook_id}/{action}"):
+        assert not any("content" in answer for answer in document["paths"][path_]["head"]["responses"].values())
     check(document, deployed.http("GET", link[:-1]), "get", "/n/{notebook_id}")
     check(document, deployed.http("GET", f"/n/{made['id']}/stop"), "get", "/n/{notebook_id}/{action}")
     check(document, deployed.http("POST", f"/n/{made['id']}/stop", None, b"f=1"), "post", "/n/{notebook_id}/{action}")

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from admin.users import change_user
 from chalicelib import mends, orphans, times
 from chalicelib.aws.ledger import Ledger
 from chalicelib.orphans import Known, Resource, Rules
-from tests.unit.stage import SESSION, STAGE, logged, user
+from tests.unit.stage import SESSION, STAGE, logged, person, user
 from tests.unit.sweep_world import MINUTE, Killed, World, world
 
 NOON = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -214,6 +215,8 @@ def volumes(made: World) -> set[str]:
 )
 def test_a_disk_whose_owner_cannot_be_told_is_kept_and_named(deployed: World, tags: dict[str, str]) -> None:
     user(deployed.deployed, "mute")
+    if tags.get("nod_owner") == "mute":
+        tags = {"nod_owner": person(deployed.deployed, "mute").id}
     lost = "nb-" + "f" * 20
     volume = loose_volume(deployed, nod_notebook=lost, **tags)
     with logged() as lines:
@@ -229,11 +232,12 @@ def test_a_disk_whose_owner_cannot_be_told_is_kept_and_named(deployed: World, ta
     assert [(line.action, line.code) for line in events] == [("note", "orphan_kept")]
 
 
-def test_a_disk_whose_owner_is_known_again_is_told_and_then_goes(deployed: World) -> None:
-    volume = loose_volume(deployed, nod_owner="late")
+def test_a_disk_whose_owner_can_be_told_at_last_is_told_and_then_goes(deployed: World) -> None:
+    user(deployed.deployed, "late")
+    volume = loose_volume(deployed, nod_owner=person(deployed.deployed, "late").id)
     hours(deployed, 3)
     days(deployed, 30)
-    user(deployed.deployed, "late", email="late@example.com")
+    change_user(deployed.deployed.admin, "late", email="late@example.com")
     hours(deployed, 1)
     ((who, what),) = deployed.told.messages
     assert (who, volume in what, volume in volumes(deployed)) == ("late", True, True)
@@ -251,7 +255,7 @@ def test_a_loose_disk_of_a_notebook_stays_until_its_owner_deletes_that(deployed:
     one = deployed.notebook()
     if state != "ready":
         deployed.deployed.change(one.id, state=state)
-    volume = loose_volume(deployed, nod_notebook=one.id, nod_owner="ada")
+    volume = loose_volume(deployed, nod_notebook=one.id, nod_owner=deployed.ada)
     hours(deployed, 3)
     days(deployed, 7)
     hours(deployed, 2)
@@ -261,7 +265,7 @@ def test_a_loose_disk_of_a_notebook_stays_until_its_owner_deletes_that(deployed:
 
 def test_the_disk_that_a_failed_notebook_left_is_told_of_and_kept_while_that_is_listed(deployed: World) -> None:
     one = deployed.notebook(instance=False, state="failed")
-    volume = loose_volume(deployed, nod_notebook=one.id, nod_owner="ada")
+    volume = loose_volume(deployed, nod_notebook=one.id, nod_owner=deployed.ada)
     hours(deployed, 3)
     ((who, what),) = deployed.told.messages
     assert (who, volume in what, "is kept" in what) == ("ada", True, True)
@@ -324,7 +328,7 @@ def test_a_table_that_cannot_be_read_touches_nothing(deployed: World) -> None:
 
 def test_volumes_addresses_and_groups_without_a_record_go_and_those_in_use_stay(deployed: World) -> None:
     def tagged(kind: str, **more: str) -> list[dict[str, Any]]:
-        tags = {"nod:deployment": STAGE, "nod:owner": "ada", **more}
+        tags = {"nod:deployment": STAGE, "nod:owner": deployed.ada, **more}
         return [{"ResourceType": kind, "Tags": [{"Key": key, "Value": value} for key, value in tags.items()]}]
 
     ec2 = deployed.ec2
@@ -443,7 +447,7 @@ def test_a_machine_that_went_off_since_ec2_listed_it_is_not_stopped_again(deploy
 
 
 def test_a_user_who_cannot_be_read_keeps_the_comparison_from_nobody_else(deployed: World) -> None:
-    deployed.dynamodb.put_item(TableName=deployed.settings.users_table, Item={"name": {"S": "aaa"}})
+    deployed.dynamodb.put_item(TableName=deployed.settings.users_table, Item={"id": {"S": "us-aaa"}})
     gone = deployed.notebook(state="stopped")
     deployed.ec2.terminate_instances(InstanceIds=[gone.instance_id])
     deployed.reconcile()

@@ -34,11 +34,13 @@ from tests.unit.stage import ENV
 NOW = datetime(2026, 11, 22, 14, 5, tzinfo=UTC)
 PRICES = prices.catalogue()
 SETTINGS = Settings.from_env(ENV)
+ADA = "us-0123456789abcdef0123"
 ENDS = ("terminating", "terminated")
 
 
 def a_user(**changes: Any) -> User:
     base = User(
+        id=ADA,
         name="ada",
         role="user",
         quota=3,
@@ -222,7 +224,7 @@ class TestPlan:
             "Name": "nod-thesis",
             "nod:deployment": "test",
             "nod:notebook": notebook.id,
-            "nod:owner": "ada",
+            "nod:owner": ADA,
         }
         assert tags == {"instance": whose, "volume": whose}
 
@@ -232,19 +234,18 @@ class TestPlan:
         assert "/arm64/" in document["fleet"]["LaunchTemplateConfigs"][0]["Overrides"][0]["ImageId"]
         assert document["installer"]["url"].endswith("aarch64.sh")
 
-    def test_settings_put_installer_image_and_key_in_place(self) -> None:
+    def test_settings_put_installer_and_image_in_place(self) -> None:
         settings = Settings.from_env(
             {
                 **ENV,
                 "NOD_INSTALLER_URL": "http://127.0.0.1/x.sh",
                 "NOD_INSTALLER_SHA256": "a" * 64,
                 "NOD_IMAGE": "ami-1",
-                "NOD_KEY_NAME": "mine",
             }
         )
         document: Any = plan.launch_plan(a_notebook(), a_user(), PRICES, settings).to_json()
         override = document["fleet"]["LaunchTemplateConfigs"][0]["Overrides"][0]
-        assert (override["ImageId"], override["KeyName"]) == ("ami-1", "mine")
+        assert override["ImageId"] == "ami-1"
         assert document["installer"] == {"url": "http://127.0.0.1/x.sh", "sha256": "a" * 64}
 
     def test_a_type_outside_the_users_list_is_not_allowed(self) -> None:
@@ -441,6 +442,6 @@ class TestSettings:
             Settings.from_env({**ENV, "NOD_INSTALLER_URL": "https://e.org/x", "NOD_INSTALLER_SHA256": "abc"})
 
     def test_empty_options_are_as_if_not_there(self) -> None:
-        settings = Settings.from_env({**ENV, "NOD_KEY_NAME": "", "NOD_INSTALLER_URL": "", "NOD_SLACK_ORIGIN": ""})
-        assert (settings.key_name, settings.installer_url) == (None, None)
+        settings = Settings.from_env({**ENV, "NOD_INSTALLER_URL": "", "NOD_SLACK_ORIGIN": ""})
+        assert settings.installer_url is None
         assert settings.slack_origin == "https://hooks.slack.com"

@@ -129,7 +129,7 @@ def test_it_warns_waits_as_long_as_it_said_and_stops(made: World) -> None:
     assert name == f"{one.id}-stop-1"
     assert document == {
         "id": one.id,
-        "owner": "ada",
+        "owner": made.ada,
         "name": one.name,
         "instance_id": one.instance_id,
         "call": False,
@@ -557,6 +557,113 @@ def test_use_while_it_waits_for_its_turn_keeps_it(made: World) -> None:
     assert made.state(one) == "ready"
 
 
+def test_whoever_comes_back_between_the_decision_and_the_call_keeps_it(made: World) -> None:
+    one = to_the_stop(made)
+
+    def come_back(name: str, arguments: dict[str, Any]) -> None:
+        # It is taken, and EC2 is about to be called.
+        if name == "transact_write_items":
+            made.beat(one, 0, beat=10**9)
+
+    made.before = come_back
+    swept = made.sweep()
+    made.before = lambda name, arguments: None
+    assert swept.counts["used again"] == 1
+    record = made.record(one)
+    assert (record["state"], made.power(one), made.begun("stop")) == ("ready", "running", {})
+    assert "stop" not in record
+    assert "warned" not in record, "before another stop there is another warning"
+    line = made.lines(one)[-1]
+    assert (line.action, line.code) == ("stop", "returned")
+    assert "is used again" in line.reason
+    after(made, 20, one, idle=50)
+    made.sweep()
+    assert made.told.messages[-1] == (one.id, "warned")
+    after(made, 12, one, idle=62)
+    assert made.sweep().counts["stop"] == 1
+    assert made.power(one) == "stopped"
+
+
+def test_whoever_comes_back_while_ec2_takes_no_more_calls_keeps_it(made: World) -> None:
+    one = to_the_stop(made)
+
+    def throttle(name: str, arguments: dict[str, Any]) -> None:
+        if name == "stop_instances":
+            made.before = lambda name, arguments: None
+            made.beat(one, 0, beat=10**9)
+            raise ClientError({"Error": {"Code": "RequestLimitExceeded", "Message": ""}}, name)
+
+    made.before = throttle
+    assert made.sweep().counts["used again"] == 1
+    assert (made.state(one), made.power(one)) == ("ready", "running")
+
+
+def test_whoever_comes_back_to_one_whose_sweep_died_before_its_call_keeps_it(made: World) -> None:
+    one = to_the_stop(made)
+
+    def die(name: str, arguments: dict[str, Any]) -> None:
+        if name == "stop_instances":
+            raise Killed
+
+    made.before = die
+    with pytest.raises(Killed):
+        made.sweep()
+    made.before = lambda name, arguments: None
+    assert (made.state(one), made.power(one)) == ("stopping", "running")
+    after(made, 6, one, idle=1)
+    assert made.sweep("sweep-2").counts["used again"] == 1
+    assert (made.state(one), made.power(one)) == ("ready", "running")
+
+
+def test_one_whose_sweep_died_before_its_call_and_that_nobody_came_back_to_stops(made: World) -> None:
+    one = to_the_stop(made)
+
+    def die(name: str, arguments: dict[str, Any]) -> None:
+        if name == "stop_instances":
+            raise Killed
+
+    made.before = die
+    with pytest.raises(Killed):
+        made.sweep()
+    made.before = lambda name, arguments: None
+    after(made, 6, one, idle=72)
+    made.sweep("sweep-2")
+    assert (made.state(one), made.power(one)) == ("stopping", "stopped")
+
+
+def test_a_silent_machine_that_is_heard_of_right_before_its_stop_is_kept(made: World) -> None:
+    one = heard(made, 241)
+    made.deployed.change(
+        one.id,
+        warned={
+            "at": times.to_text(made.now - 100 * MINUTE),
+            "stops_at": times.to_text(made.now - MINUTE),
+            "code": "silent",
+            "boot_id": "boot-1",
+        },
+    )
+
+    def come_back(name: str, arguments: dict[str, Any]) -> None:
+        if name == "transact_write_items":
+            made.beat(one, 300, beat=10**9)
+
+    made.before = come_back
+    assert made.sweep().counts["used again"] == 1
+    assert (made.state(one), made.power(one)) == ("ready", "running")
+
+
+def test_the_hard_limit_stops_whoever_comes_back(made: World) -> None:
+    one = made.notebook(max_hours=24)
+
+    def come_back(name: str, arguments: dict[str, Any]) -> None:
+        if name == "transact_write_items":
+            made.beat(one, 0, beat=10**9)
+
+    made.before = come_back
+    assert made.sweep().counts["stop"] == 1
+    assert made.power(one) == "stopped"
+
+
 def test_a_start_that_overtakes_a_stop_is_left_alone(made: World) -> None:
     """The record that a stop was read from is history by the time it writes."""
     one = made.notebook(idle=90)
@@ -826,8 +933,8 @@ def test_a_record_of_a_type_that_nobody_writes_keeps_nobody_else(made: World) ->
 def test_what_goes_wrong_with_one_owner_keeps_nobody_else(made: World) -> None:
     """A user's row that cannot be read: no message of theirs can be made."""
     made.tell_for_real()
-    hers, his = made.notebook(idle=55), made.notebook(idle=55, owner="bob")
-    made.dynamodb.put_item(TableName=ENV["NOD_USERS_TABLE"], Item={"name": {"S": "bob"}})
+    hers, his = made.notebook(idle=55), made.notebook(idle=55, owner="us-bob")
+    made.dynamodb.put_item(TableName=ENV["NOD_USERS_TABLE"], Item={"id": {"S": "us-bob"}})
     over = made.notebook(idle=0, max_hours=24)
     assert len(made.sweep().trouble) == 1
     assert [(notebook, kind) for _, notebook, kind in made.published] == [(hers.id, "warned")]
@@ -1305,7 +1412,7 @@ def test_disks_of_stopped_notebooks_are_told_once_to_each_owner(made: World) -> 
     names = [made.notebook(state="stopped").name for _ in range(2)]
     made.notebook(idle=0)
     # A row that cannot be read keeps no user from their message.
-    made.dynamodb.put_item(TableName=ENV["NOD_USERS_TABLE"], Item={"name": {"S": "aaa"}})
+    made.dynamodb.put_item(TableName=ENV["NOD_USERS_TABLE"], Item={"id": {"S": "us-aaa"}})
     parts = Parts()
     assert made.scheduled().tell_disk_costs(parts) == ["ada"]
     assert made.told.messages == [("ada", f"disks of {', '.join(sorted(names))}")]

@@ -159,8 +159,8 @@ def _run(
         template_arn: {},
         **{facts.arn("ec2", f"security-group/{group}"): {} for group in data["SecurityGroupIds"]},
     }
-    if "KeyName" in override:
-        resources[facts.arn("ec2", f"key-pair/{override['KeyName']}")] = {}
+    if "KeyName" in data:
+        resources[facts.arn("ec2", f"key-pair/{data['KeyName']}")] = {}
     for resource, context in resources.items():
         yield Authorization("ec2:RunInstances", resource, {**context, **by_template})
     for kind, made in tags.items():

@@ -99,9 +99,8 @@ class Deployment:
             "AWS::Partition": "aws",
             "AWS::URLSuffix": "amazonaws.com",
             "AWS::StackName": f"nod-{STAGE}",
-            "AWS::NoValue": None,
         }
-        self._resolver = Resolver({**values, **pseudo}, self.ref, self.attribute)
+        self._resolver = Resolver({**values, **pseudo}, self.ref, self.attribute, template.get("Conditions"))
 
     def properties(self, name: str) -> dict[str, Any]:
         """A resource's properties, resolved."""

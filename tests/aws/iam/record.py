@@ -104,7 +104,7 @@ class Scenario:
         notebook = self._ready(name="links")
         link = self.town.person.show(notebook)["link"]
         with httpx.Client(base_url=self.town.cloud.api_url, trust_env=False, timeout=30) as browser:
-            assert browser.get(link).status_code == 303
+            assert browser.get(link).status_code == 200
             for action in ("extend", "stop", "wake"):
                 self._press(browser, link, action)
                 self._settle(notebook)
@@ -351,7 +351,7 @@ class Scenario:
         return next(str(one["state"]) for one in self.town.person.show(notebook)["steps"] if one["name"] == name)
 
     def _press(self, browser: httpx.Client, link: str, action: str) -> None:
-        page = browser.get(link + "&stay=1").text
+        page = browser.get(link).text
         form = re.search(rf'<form method="post" action="([^"]*/{action})">(.*?)</form>', page, re.DOTALL)
         assert form, page
         fields = dict(re.findall(r'<input type="hidden" name="(\w+)" value="([^"]+)">', form[2]))
@@ -389,7 +389,7 @@ class Scenario:
         tags = [
             {"Key": "nod:deployment", "Value": STAGE},
             {"Key": "nod:notebook", "Value": "nb-" + "0" * 20},
-            {"Key": "nod:owner", "Value": "demo"},
+            {"Key": "nod:owner", "Value": self.town.cloud.user_id},
         ]
 
         def tagged(kind: str) -> list[Any]:
@@ -523,6 +523,7 @@ def _placeholders(town: Town) -> list[tuple[str, str]]:
         (r"\beipalloc-[0-9a-f]{8,17}\b", "${address}"),
         (r"\bsg-[0-9a-f]{8,17}\b", "${owngroup}"),
         (r"\bnb-[0-9a-f]{20}\b", "${notebook}"),
+        (r"\bus-[0-9a-f]{20}\b", "${user}"),
         # How many there were is a matter of time, and of no matter to IAM.
         (r"\$\{notebook\}-(undo|start|stop)-\d+", r"${notebook}-\1-1"),
         (ACCOUNT, "${account}"),

@@ -115,7 +115,7 @@ def keys(two: Two) -> dict[str, str]:
     """What Eve's own links and pages hold."""
     link = httpx.URL(two.eves["link"])
     with httpx.Client(base_url=two.town.cloud.api_url, trust_env=False) as browser:
-        page = browser.get(str(link) + "&stay=1").text
+        page = browser.get(str(link)).text
     forms = re.findall(r'action="[^"]*/(\w+)">(.*?)</form>', page, re.DOTALL)
     found = {action: dict(re.findall(r'name="(\w+)" value="([^"]+)"', form))["f"] for action, form in forms}
     assert found

@@ -10,6 +10,7 @@ import functools
 import json
 import re
 from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,13 @@ from botocore.client import BaseClient
 from admin import slack, users
 from deploy import deployment as deploying
 from deploy import permissions
+from deploy.account import Identity
 from deploy.destroy import FORCE
 from deploy.errors import InputError, PackageError
 from deploy.inputs import Wishes
+from deploy.smoke.account import Account
 from tests.aws.fake_aws import ACCOUNT as FAKE_ACCOUNT
+from tests.aws.fake_aws import REGION as FAKE_REGION
 from tests.aws.fake_aws import FakeAws, account, in_turn, refusal
 from tests.aws.iam.authorization import Authorization
 from tests.aws.iam.deployment import ACCOUNT, REGION, deployment, listed
@@ -77,6 +81,7 @@ PASSED_TO = {
     "AWS::IAM::InstanceProfile": "ec2",
     "AWS::ApiGateway::Account": "apigateway",
 }
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
 EC2_KINDS = {
     "LaunchTemplate": ["launch-template/lt-0ours"],
     "CreateSecurityGroup": ["security-group/sg-0ours", "vpc/vpc-0ours"],
@@ -276,8 +281,8 @@ def of_command(name: str, parameters: Mapping[str, Any]) -> Iterator[Authorizati
     elif service == "logs":
         yield Authorization(action, f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:{parameters['logGroupName']}")
     elif service == "stepfunctions":
-        kind = "execution" if operation == "StopExecution" else "stateMachine"
-        suffix = ":nb-1" if operation == "StopExecution" else ""
+        of_one = operation in ("StopExecution", "DescribeExecution", "GetExecutionHistory")
+        kind, suffix = ("execution", ":nb-1") if of_one else ("stateMachine", "")
         arn = f"arn:aws:states:{REGION}:{ACCOUNT}:{kind}:nod-{STAGE}-launch{suffix}"
         yield Authorization(f"states:{operation}", arn)
     elif action == "sns:Subscribe":
@@ -342,7 +347,12 @@ def administered() -> list[tuple[str, Mapping[str, Any]]]:
     send: Any = BaseClient._make_api_call  # type: ignore[attr-defined]
 
     def record(client: Any, operation: str, parameters: dict[str, Any]) -> Any:
-        found.append((f"{client.meta.service_model.service_name}:{operation}", parameters))
+        if operation == "TransactWriteItems":
+            # Of a transaction IAM is asked for each of its parts.
+            parts = [part for item in parameters["TransactItems"] for part in item.items()]
+            found.extend((f"dynamodb:{verb}Item", part) for verb, part in parts)
+        else:
+            found.append((f"{client.meta.service_model.service_name}:{operation}", parameters))
         return send(client, operation, parameters)
 
     with stages.stage() as deployed, pytest.MonkeyPatch.context() as patch:
@@ -353,6 +363,7 @@ def administered() -> list[tuple[str, Mapping[str, Any]]]:
         users.change_user(admin, "ada", email="", slack="", quota=2)
         users.new_token(admin, "ada")
         users.list_users(admin)
+        users.facts(users.one(admin, "ada"))
         admin.slack.names()
         users.remove_user(admin, "ada")
         slack.remove_channel(admin, "team")
@@ -361,6 +372,34 @@ def administered() -> list[tuple[str, Mapping[str, Any]]]:
     for theirs, here in names.items():
         text = text.replace(theirs, here)
     return [(name, parameters) for name, parameters in json.loads(text)]
+
+
+@pytest.fixture(scope="module")
+def smoked() -> list[tuple[str, Mapping[str, Any]]]:
+    """What `make smoke` asks AWS beside what `python -m admin` calls."""
+    arn = f"arn:aws:states:{FAKE_REGION}:{FAKE_ACCOUNT}:execution:nod-{STAGE}-launch:nb-1"
+    execution = {"executionArn": arn, "stateMachineArn": arn, "name": "nb-1", "status": "SUCCEEDED", "startDate": NOW}
+    answers = {
+        "cloudformation:DescribeStacks": {"Stacks": [described("CREATE_COMPLETE")["Stacks"][0]]},
+        "ec2:DescribeInstances": {"Reservations": [{"Instances": [{"InstanceId": "i-1", "ImageId": "ami-1"}]}]},
+        "ec2:DescribeVolumes": {"Volumes": []},
+        "ec2:DescribeImages": {"Images": []},
+        "stepfunctions:ListExecutions": {"executions": [execution]},
+        "stepfunctions:DescribeExecution": execution,
+        "stepfunctions:GetExecutionHistory": {"events": []},
+        "logs:DescribeLogGroups": {"logGroups": [{"logGroupName": f"/aws/lambda/nod-{STAGE}-api"}]},
+        "logs:FilterLogEvents": {"events": []},
+    }
+    aws = FakeAws(answers)
+    whose = Identity(FAKE_ACCOUNT, "arn", FAKE_REGION, "aws")
+    account_ = Account(lambda service: aws.client(service, region_name=FAKE_REGION), STAGE, whose)
+    account_.stack()
+    account_.machines("nb-1")
+    account_.disks("nb-1")
+    account_.image("i-1")
+    account_.histories("nb-1")
+    account_.refusals(0)
+    return aws.calls
 
 
 def refused(who: list[dict[str, Any]], asked: list[Authorization]) -> list[str]:
@@ -392,6 +431,16 @@ def test_who_adds_users_may_do_what_admin_calls(administered: list[tuple[str, Ma
     assert refused([policies()["admin"]], [one for call in administered for one in of_command(*call)]) == []
 
 
+def test_who_runs_smoke_may_look_at_what_it_looks_at(smoked: list[tuple[str, Mapping[str, Any]]]) -> None:
+    assert {"stepfunctions:GetExecutionHistory", "logs:FilterLogEvents"} <= {name for name, _ in smoked}
+    assert refused([policies()["smoke"]], [one for call in smoked for one in of_command(*call)]) == []
+
+
+def test_who_runs_smoke_changes_nothing_by_its_policy() -> None:
+    for _, action in actions_of(policies()["smoke"]):
+        assert action.partition(":")[2].startswith(("Describe", "List", "Get", "Filter"))
+
+
 def actions_of(policy: Mapping[str, Any]) -> Iterator[tuple[int, str]]:
     for number, statement in enumerate(policy["Statement"]):
         yield from ((number, action) for action in listed(statement["Action"]))
@@ -412,14 +461,16 @@ def is_argued(action: str, statement: Mapping[str, Any]) -> bool:
     )
 
 
-@pytest.mark.parametrize("name", ["deploy", "deploy-parts", "admin"])
+@pytest.mark.parametrize("name", ["deploy", "deploy-parts", "admin", "smoke"])
 def test_no_action_can_be_taken_out_of_a_policy_without_a_case_that_notices(
     name: str,
     called: list[tuple[str, Mapping[str, Any]]],
     administered: list[tuple[str, Mapping[str, Any]]],
+    smoked: list[tuple[str, Mapping[str, Any]]],
 ) -> None:
-    if name == "admin":
-        others, asked = [], [one for call in administered for one in of_command(*call)]
+    if name in ("admin", "smoke"):
+        calls = administered if name == "admin" else smoked
+        others, asked = [], [one for call in calls for one in of_command(*call)]
     else:
         others = [one for one in deployer() if one is not policies()[name]]
         asked = [*by_cloudformation(), *(one for call in called for one in of_command(*call))]
