@@ -29,10 +29,10 @@ KINDS = (
     "warned",
     "silent",
     "limit_near",
-    "safe_mode",
-    "not_answering",
 )
 """Messages about one notebook."""
+SERVER_KINDS = ("safe_mode", "not_answering")
+"""Messages about the server of one notebook, on a machine that runs."""
 DISKS, ORPHAN = "disks", "orphan"
 """Messages about several notebooks, or about what belongs to none."""
 REPEATED = frozenset({"warned", "silent", "limit_near", "safe_mode", "not_answering"})
@@ -444,7 +444,6 @@ def _not_answering(words: _Words) -> _Content:
         f'Your notebook "{words.name}" does not answer.',
         trouble.message if trouble else "It answers again by now.",
         "The machine is still running, and costs.",
-        *words.by_hand("stop ID", "start ID"),
     ]
     buttons = words.life("See how it is, or stop it")
     return f"Notebook {words.name} does not answer", paragraphs, [words.price()], buttons
