@@ -30,7 +30,6 @@ done
 put "$FILES/login.html" /opt/nod/notebook/templates/login.html 0644
 printf '%s\n' "$NotebookName" >"$NOD_WORK/notebook_name"
 put "$NOD_WORK/notebook_name" /etc/nod/notebook_name 0644
-put "$FILES/check_notebook.py" /opt/nod/check_notebook.py 0755
 put "$FILES/runtime.sh" /opt/nod/runtime.sh 0755
 put "$FILES/nod-runtime.service" /etc/systemd/system/nod-runtime.service 0644
 put "$FILES/leftovers.py" /opt/nod/leftovers.py 0755

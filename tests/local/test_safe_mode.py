@@ -62,9 +62,11 @@ def machine(
         "HeartbeatsTable": "nod-local-heartbeats",
         "Region": "us-east-1",
         "PasswordHash": hashed(PASSWORD),
+        "NotebookName": "thesis",
     }
     for name in ("prepare-instance", "configure-tls", "start-monitor", "install-anaconda", "configure-notebook"):
-        assert answer(execute(made, name, given))["ok"], name
+        done = answer(execute(made, name, given))
+        assert done["ok"], done
     return made
 
 
