@@ -13,6 +13,12 @@ from botocore.exceptions import BotoCoreError, ClientError
 from admin import refusals, slack, users
 from admin.deployment import Deployment
 from chalicelib.errors import AdminError
+from chalicelib.model import CONFIRMED
+
+_SAFER = (
+    "Better: do not open it, copy it and hand it to `user confirm NAME`. Then no mail scanner that follows the "
+    "unsubscribe link at the end of a mail can switch mail off."
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -49,7 +55,7 @@ def _run(options: argparse.Namespace, deployment: Deployment) -> None:
         )
         _show_token(token)
         if options.email:
-            print(f"AWS has sent {options.email} a mail: its link has to be opened.", file=sys.stderr)
+            print(f"AWS has sent {options.email} a mail: its link has to be opened. {_SAFER}", file=sys.stderr)
     elif command == "user change":
         users.change_user(
             deployment,
@@ -66,10 +72,10 @@ def _run(options: argparse.Namespace, deployment: Deployment) -> None:
         _show_token(users.new_token(deployment, options.name))
     elif command == "user remove":
         users.remove_user(deployment, options.name)
-    elif command in ("user list", "user show"):
-        _show_users(deployment, options)
+    elif options.what == "user":
+        _run_for_user(deployment, options)
     elif command == "slack add":
-        slack.add_channel(deployment, options.name, _read_address(), origin=options.origin)
+        slack.add_channel(deployment, options.name, _read_secret("Address of the webhook: "), origin=options.origin)
     elif command == "slack remove":
         slack.remove_channel(deployment, options.name)
     else:
@@ -77,7 +83,17 @@ def _run(options: argparse.Namespace, deployment: Deployment) -> None:
             print(name)
 
 
-def _show_users(deployment: Deployment, options: argparse.Namespace) -> None:
+def _run_for_user(deployment: Deployment, options: argparse.Namespace) -> None:
+    if options.command == "subscribe":
+        if users.subscribe_user(deployment, options.name) == CONFIRMED:
+            print(f"The address of {options.name} gets mail.")
+        else:
+            print(f"AWS has sent {options.name} a mail: its link has to be opened. {_SAFER}", file=sys.stderr)
+        return
+    if options.command == "confirm":
+        users.confirm_user(deployment, options.name, _read_secret("Link in AWS's mail: "))
+        print(f"The address of {options.name} gets mail, and the unsubscribe link in a mail does not end it.")
+        return
     if options.command == "show":
         for fact, value in users.facts(users.one(deployment, options.name)):
             print(f"{fact:15}{value}")
@@ -92,10 +108,10 @@ def _show_token(token: str) -> None:
     print("Hand the token over on a safe way: it is shown this once.", file=sys.stderr)
 
 
-def _read_address() -> str:
+def _read_secret(prompt: str) -> str:
     """From standard input: on the command line it would be seen in process lists."""
     if sys.stdin.isatty():
-        return getpass.getpass("Address of the webhook: ").strip()
+        return getpass.getpass(prompt).strip()
     return sys.stdin.readline().strip()
 
 
@@ -109,6 +125,11 @@ def _parser() -> argparse.ArgumentParser:
         _user_options(user.add_parser(command, help=words))
     user.add_parser("token", help="a new token; the old one is void").add_argument("name")
     user.add_parser("remove", help="remove one without notebooks").add_argument("name")
+    user.add_parser("subscribe", help="have AWS ask the address again to confirm").add_argument("name")
+    confirm = user.add_parser(
+        "confirm", help="confirm the address by the link in AWS's mail, read from standard input; no mail ends it then"
+    )
+    confirm.add_argument("name")
     user.add_parser("list", help="name, role, notebooks/quota, e-mail, Slack")
     user.add_parser("show", help="everything about one; also tells who an id is").add_argument("name")
     channel = things.add_parser("slack", help="Slack channels").add_subparsers(dest="command", required=True)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from urllib.parse import parse_qs, urlsplit
 
 from admin.deployment import Deployment
 from chalicelib import tokens
 from chalicelib.errors import AdminError
-from chalicelib.model import CHANNEL_NAME, DEFAULT_EXTEND_HOURS, DEFAULT_KEEPS, User
+from chalicelib.model import CHANNEL_NAME, CONFIRMED, DEFAULT_EXTEND_HOURS, DEFAULT_KEEPS, PENDING, User
 from chalicelib.prices import catalogue
 
 DEFAULT_QUOTA = 3
@@ -29,6 +30,8 @@ DEFAULT_TYPES = (
 )
 """Types of a user for whom none are named: small ones, the default type first."""
 
+# As the link has it, or alone. AWS does not say how long one is.
+_TOKEN = re.compile(r"(?:^|[?&]Token=)([0-9A-Za-z]{32,1024})(?:$|[&#])")
 _EMAIL = re.compile(r"[^\s@]{1,64}@[^\s@]{1,189}")
 
 
@@ -138,6 +141,48 @@ def new_token(deployment: Deployment, name: str) -> str:
     return f"nod.{user.id}.{secret}"
 
 
+def subscribe_user(deployment: Deployment, name: str) -> str:
+    """Has AWS ask a user's address again to confirm its subscription. Returns the state: `pending`, or `confirmed` when
+    the address gets mail as it is. Raises AdminError."""
+    user = one(deployment, name)
+    if user.email is None or user.email_subscription is None:
+        raise AdminError(f"{name} has no address. Give one with: user change {name} --email ADDRESS")
+    if user.email_state == CONFIRMED and deployment.topic.is_confirmed(user.email_subscription):
+        return CONFIRMED
+    _subscribe(deployment, user.id, user.email)
+    user = one(deployment, name)
+    # The address may have subscribed itself anew by the link in AWS's last mail.
+    if user.email_subscription is not None and deployment.topic.is_confirmed(user.email_subscription):
+        deployment.users.confirm_email(user)
+        return CONFIRMED
+    return PENDING
+
+
+def confirm_user(deployment: Deployment, name: str, link: str) -> None:
+    """Confirms a user's address by the link in AWS's mail, or the token in it, so that only somebody with AWS
+    credentials can end the subscription: the unsubscribe link at the end of each mail does nothing then.
+
+    Raises:
+        AdminError: there is no token in it, it is no longer valid, or is another address's.
+    """
+    user = one(deployment, name)
+    topic = parse_qs(urlsplit(link.strip()).query).get("TopicArn", [deployment.topic.arn])[0]
+    found = _TOKEN.search(link.strip())
+    if user.email is None:
+        raise AdminError(f"{name} has no address. Give one with: user change {name} --email ADDRESS")
+    if found is None:
+        raise AdminError("There is no token in it. Copy the whole link in AWS's mail, without opening it.")
+    if topic != deployment.topic.arn:
+        raise AdminError(f"This link is for the topic {topic}, not for {deployment.topic.arn}.")
+    arn = deployment.topic.confirm(found[1])
+    if arn is None:
+        raise AdminError(
+            f"AWS does not take it: it is older than two days, or not whole. Ask for another: user subscribe {name}"
+        )
+    if arn != user.email_subscription or not deployment.users.confirm_email(user):
+        raise AdminError(f"AWS took it, but it confirmed another address than {user.email}: {arn}.")
+
+
 def remove_user(deployment: Deployment, name: str) -> None:
     """Removes a user without notebooks. Raises AdminError if there are some: nobody could delete them then.
 
@@ -198,7 +243,7 @@ def _subscribe(deployment: Deployment, user_id: str, email: str) -> None:
             raise
         raise AdminError(
             f"SNS refuses {email}: {error.response['Error'].get('Message')} An address can belong to one user only, "
-            "and one that was not confirmed is free again after three days."
+            "and one that was not confirmed is free again after two days."
         ) from error
     changes = {"email": email, "email_subscription": arn, "email_state": "pending"}
     if not deployment.users.update(user_id, changes):

@@ -12,6 +12,7 @@ from typing import Any
 from chalicelib import links, times
 from chalicelib.costs import disk_month, last_run
 from chalicelib.errors import NodError
+from chalicelib.heartbeats import DueJob
 from chalicelib.idle_words import Words, hours
 from chalicelib.model import PASSWORD_FAILED, SLACK, START_FAILED, STOP_FAILED, Failure, Notebook, User
 from chalicelib.prices import Catalogue
@@ -40,6 +41,8 @@ REPEATED = frozenset({"warned", "silent", "limit_near", "safe_mode", "not_answer
 
 # SNS: fewer than 100 ASCII characters, beginning with a letter, number or punctuation mark.
 _LONGEST_SUBJECT = 99
+# SNS takes 256 KiB, in which each line of a list stands four times.
+_MOST_LISTED = 100
 _WIDTH = 79
 # What stands between backticks is a command, and one word: a command that is broken over lines is two wrong ones.
 _WORD = re.compile(r"(?:`[^`\n]*`|\S)+")
@@ -115,6 +118,8 @@ class About:
     now: datetime
     minute: timedelta = timedelta(minutes=1)
     reason: str | None = None
+    jobs: tuple[DueJob, ...] = ()
+    """The owner's own jobs that do not run while it is stopped, and were not told of before."""
 
 
 def due(notebook: Notebook) -> str | None:
@@ -177,8 +182,10 @@ def disks(owner: User, notebooks: Sequence[Notebook], prices: Catalogue, region:
             + (f", stopped at {words.time(at)}" if (at := times.from_text(notebook.stopped_at)) else "")
             + f"\nnod delete {notebook.id}",
         )
-        for notebook, cost in zip(notebooks, costs, strict=True)
+        for notebook, cost in list(zip(notebooks, costs, strict=True))[:_MOST_LISTED]
     ]
+    if len(costs) > _MOST_LISTED:
+        facts.append(("and", f"{len(costs) - _MOST_LISTED} more; nod list shows them all"))
     return Message(
         owner=owner.name,
         owner_id=owner.id,
@@ -393,9 +400,23 @@ def _stopped(words: _Words) -> _Content:
         "It is back about a minute after you wake it.",
         "Everything on its disk is kept: your files and what you installed. Whatever was running has ended: kernels, "
         "terminals, and what was only in memory.",
+        *_jobs(words),
         *words.by_hand("start ID", "delete ID"),
     ]
     return f"Notebook {words.name} has stopped", paragraphs, [words.run_cost(), words.disk()], words.wake()
+
+
+_SCHEDULERS = {"cron": "cron job", "timer": "timer"}
+
+
+def _jobs(words: _Words) -> list[str]:
+    """That the owner's own jobs do not run now, which a person may not think of."""
+    said = []
+    for job in words.about.jobs:
+        due = "is due" if job.at > words.now else "was due"
+        name = job.name.replace("`", "'")
+        said.append(f"your {_SCHEDULERS.get(job.what, job.what)} `{name}` {due} at {words.time(job.at)}")
+    return [f"Nothing runs while it is stopped: {'; '.join(said)}."] if said else []
 
 
 def _warned(words: _Words) -> _Content:

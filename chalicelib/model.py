@@ -16,6 +16,9 @@ from chalicelib.schema import Choice, Field, ListOf, Number, Text, Whole
 NAME = r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?"
 CHANNEL_NAME = r"[a-z][a-z0-9-]{0,31}"
 EMAIL, SLACK = "email", "slack:"
+PENDING, CONFIRMED, UNSUBSCRIBED, EXPIRED = "pending", "confirmed", "unsubscribed", "expired"
+"""`email_state` of a user: a mail of AWS's asks to confirm the address; it gets mail; it got mail until its
+subscription was ended; nobody confirmed it in the two days that AWS waits."""
 
 # A body of 64 KiB has room for thousands of fields that do not exist, and the answer would be 30 times as long.
 _MOST_ERRORS = 50
@@ -236,6 +239,11 @@ class User:
     """Ids of notebooks whose message was published while the address was not confirmed."""
 
     @property
+    def mail_is_off(self) -> bool:
+        """Whether AWS delivers nothing to the address until somebody subscribes it anew."""
+        return self.email is not None and self.email_state in (UNSUBSCRIBED, EXPIRED)
+
+    @property
     def channels(self) -> tuple[str, ...]:
         """What may stand in `notify`."""
         return (*((EMAIL,) if self.email else ()), *((SLACK + self.slack,) if self.slack else ()))
@@ -404,6 +412,8 @@ class Notebook:
     decided_at: str | None = None
     warned: Warned | None = None
     seen: SeenBeat | None = None
+    jobs_told: tuple[str, ...] | None = None
+    """The owner's own cron jobs and timers that a message of a stop has named: each is told once."""
     ledger_lines: tuple[Mapping[str, object], ...] = ()
     """Lines that were written with a change of the record and are not in the ledger yet: `{at, action, code, by,
     reason}`."""
@@ -493,6 +503,7 @@ class Notebook:
             decided_at=rows.text(record, "decided_at"),
             warned=_warned(rows.mapping(record, "warned")),
             seen=_seen(rows.mapping(record, "seen")),
+            jobs_told=tuple(rows.strings(record.get("jobs_told"))) or None,
             ledger_lines=_lines(record.get("ledger_lines")),
             confirmed_at=rows.text(record, "confirmed_at"),
             stopped_at=rows.text(record, "stopped_at"),

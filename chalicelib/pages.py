@@ -158,6 +158,12 @@ _STEPS = {
 _BUTTONS = {links.WAKE: "Wake it", links.STOP: "Stop it now"}
 # Of a link that may do one thing and not wake it.
 _BY_ITS_LINK = "Its link is in the messages that you got about it: always the first one in the message."
+_MAIL_IS_OFF = (
+    "Email is off: AWS delivers nothing to your address any more. Its subscription was ended by the unsubscribe link "
+    "at the end of a mail, which some mail scanners follow by themselves, or it was not confirmed in time. To switch "
+    "email on again, open the link in AWS's mail with the subject Unsubscribe Confirmation, or ask your administrator "
+    "for a new confirmation."
+)
 _MOVING = frozenset({"requested", "launching", "starting", "stopping", "terminating"})
 _ENDED = frozenset({"failed", "terminating", "terminated"})
 
@@ -236,7 +242,8 @@ class Situation:
     """What there is to say about a notebook.
 
     `since`: when its launch was asked for; `in_the_way`: other notebooks of the owner that run, where as many run as
-    may; `extend_hours`: what the button to keep it gives; `to`: where the notebook itself answers, for who may be told.
+    may; `extend_hours`: what the button to keep it gives; `mail_is_off`: its messages should go by email, and AWS
+    delivers none to the owner's address; `to`: where the notebook itself answers, for who may be told.
     """
 
     view: NotebookView
@@ -247,6 +254,7 @@ class Situation:
     in_the_way: Sequence[str] = ()
     may_run: bool = True
     extend_hours: int = links.EXTEND_HOURS
+    mail_is_off: bool = False
     to: str | None = None
 
 
@@ -261,6 +269,8 @@ def state(situation: Situation, forms: Mapping[str, Form], link: str | None = No
         title = kept
     told = say.note(note) if note else None
     parts = [_paragraph(told, "note"), *parts] if told else parts
+    if situation.mail_is_off:
+        parts = [*parts, _paragraph(_MAIL_IS_OFF)]
     parts.extend(_button(forms[action], say) for action in fitting(situation) if action in forms)
     running = next((_STEPS[step.name][0] for step in view.steps if step.state == "running" and step.name in _STEPS), "")
     return Page(

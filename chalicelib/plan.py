@@ -9,7 +9,17 @@ from decimal import Decimal
 
 from chalicelib import times
 from chalicelib.errors import ChannelNotRegistered, FieldError, NotAllowed
-from chalicelib.model import DEFAULT_TYPE, EMAIL, STEPS, LaunchRequest, Notebook, User, due_shard
+from chalicelib.model import (
+    CONFIRMED,
+    DEFAULT_TYPE,
+    EMAIL,
+    STEPS,
+    UNSUBSCRIBED,
+    LaunchRequest,
+    Notebook,
+    User,
+    due_shard,
+)
 from chalicelib.prices import Catalogue
 from chalicelib.settings import Settings
 
@@ -172,7 +182,18 @@ def new_notebook(
 
 def first_state(channel: str, user: User) -> str:
     """State of a channel before the first message: SNS holds nothing for an address that is not confirmed."""
-    return "unconfirmed" if channel == EMAIL and user.email_state != "confirmed" else "pending"
+    if channel != EMAIL or user.email_state == CONFIRMED:
+        return "pending"
+    return UNSUBSCRIBED if user.mail_is_off else "unconfirmed"
+
+
+def shown_state(channel: str, noted: str, owner: User | None) -> str:
+    """State of a channel as it is told: whatever became of the last message, none arrives while mail is off."""
+    if channel != EMAIL or owner is None:
+        return noted
+    if owner.mail_is_off:
+        return UNSUBSCRIBED
+    return first_state(channel, owner) if noted == UNSUBSCRIBED else noted
 
 
 def ladder(asked: str, allowed: Sequence[str], prices: Catalogue, region: str) -> tuple[str, ...]:

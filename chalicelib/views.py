@@ -9,7 +9,8 @@ from chalicelib import rows, times
 from chalicelib.costs import Cost, cost, run_started
 from chalicelib.heartbeats import Space
 from chalicelib.idleness import Shown
-from chalicelib.model import STEPS, Failure, Notebook, ServerTrouble, Stop
+from chalicelib.model import STEPS, Failure, Notebook, ServerTrouble, Stop, User
+from chalicelib.plan import shown_state
 from chalicelib.prices import Catalogue
 from chalicelib.server_health import ServerHealth
 
@@ -31,7 +32,8 @@ class Step:
 
 @dataclass(frozen=True)
 class Notification:
-    """A channel and what became of the last message to it: pending, unconfirmed, sent or failed."""
+    """A channel and what became of the last message to it: pending, unconfirmed, sent or failed; or unsubscribed: the
+    address gets no mail any more, until an administrator subscribes it anew."""
 
     channel: str
     state: str
@@ -111,14 +113,15 @@ class NotebookView:
         *,
         link: str | None = None,
         shown: Shown | None = None,
+        owner: User | None = None,
         health: ServerHealth | None = None,
     ) -> NotebookView:
         """The public side of a record at `now`.
 
         `link` is the link for life, which takes the owner's secret to make, `shown` what the rule of idleness tells
-        of its use, which takes the heartbeat; without them they are null. `health` is how its server is by the same
-        heartbeat; without it what the record holds is told. Why and when it stopped is told until it
-        runs again, and how long it is held while that lies ahead.
+        of its use, which takes the heartbeat; without them they are null. `owner` says whether mail is off, `health`
+        how its server is by the same heartbeat; without it what the record holds is told. Why and when it stopped is
+        told until it runs again, and how long it is held while that lies ahead.
         """
         down = notebook.state in ("stopped", "starting")
         if notebook.state != "ready":
@@ -157,7 +160,8 @@ class NotebookView:
             left_out=list(health.left_out),
             cost=cost(notebook, prices, region, now),
             notifications=[
-                Notification(channel, notebook.notifications[channel]) for channel in sorted(notebook.notifications)
+                Notification(channel, shown_state(channel, notebook.notifications[channel], owner))
+                for channel in sorted(notebook.notifications)
             ],
             error=notebook.error,
         )

@@ -14,6 +14,9 @@ from chalicelib.prices import catalogue
 from deploy.errors import InputError
 
 MOST_CIDRS = 10
+# Of all that a function's environment holds, 4 KB, these are the longest. A launch tries 60 types in subnets at most.
+MOST_SUBNETS = 40
+MOST_URL = 1024
 # A block wider than this takes in whole countries. /8 is the largest that was ever given to one organisation; of IPv6
 # a registry gives a provider a /32.
 WIDEST = {4: 8, 6: 32}
@@ -24,6 +27,8 @@ _EMAIL = re.compile(r"[^@\s,]+@[^@\s,]+\.[^@\s,]+")
 # The family is named: a pattern that begins with * would allow what the catalogue has no price of.
 _TYPES = re.compile(r"[a-z][a-z0-9-]*\.[a-z0-9*-]+")
 MOST_PARAMETER = 4096  # characters, CloudFormation's quota
+# As the document that downloads it has it (instance/documents/install-anaconda.yaml).
+_URL = re.compile(rf"(?=.{{1,{MOST_URL}}}$)https://[A-Za-z0-9.-]{{1,253}}(:[0-9]{{1,5}})?/[A-Za-z0-9._~/+%@=&?:,-]*")
 _KEY_NAME = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,253}[\x21-\x7e])?")
 
 
@@ -111,6 +116,8 @@ def subnets(text: str) -> tuple[str, ...] | None:
         return None
     if wrong := [word for word in words if not _SUBNET.fullmatch(word)]:
         raise InputError(f"SUBNETS: {wrong[0]!r} is no id of a subnet (subnet- and hex digits).")
+    if len(words) > MOST_SUBNETS:
+        raise InputError(f"SUBNETS names {len(words)} subnets; at most {MOST_SUBNETS} are allowed.")
     if len(set(words)) < len(words):
         raise InputError("SUBNETS names a subnet twice.")
     return tuple(words)
@@ -146,11 +153,15 @@ def parameters(
         raise InputError("INSTALLER_URL and INSTALLER_SHA256 go together: say both or none.")
     patterns = {
         "OperatorsEmail": (_EMAIL, "OPERATORS_EMAIL", "an e-mail address"),
-        "InstallerUrl": (re.compile(r"https://[\x21-\x7e]+"), "INSTALLER_URL", "an address that begins with https://"),
+        "InstallerUrl": (
+            _URL,
+            "INSTALLER_URL",
+            f"an https:// address of at most {MOST_URL} characters: letters, digits and ._~/+%@=&?:,-",
+        ),
         "InstallerSha256": (re.compile(r"[0-9a-f]{64}"), "INSTALLER_SHA256", "64 hex digits"),
         "KeyName": (_KEY_NAME, "KEY_NAME", "the name of an EC2 key pair"),
         "SlackOrigin": (
-            re.compile(r"https://[a-z0-9.:-]+"),
+            re.compile(r"https://[a-z0-9.:-]{1,255}"),
             "SLACK_ORIGIN",
             "an origin such as https://hooks.slack.com",
         ),

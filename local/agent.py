@@ -73,8 +73,6 @@ class Agents:
 
     def booted(self, instance: Any, machine: Any, since: float) -> None:
         """The machine is up; its agent will be online `delays.agent` after `since` (monotonic), or at once if later."""
-        if self._faults.active("agent_never_online"):
-            return
         with self._lock:
             boot = self._boots[instance.id] = self._boots.get(instance.id, 0) + 1
         wait = since + self._delays.agent - time.monotonic()
@@ -92,6 +90,10 @@ class Agents:
     def _register(self, instance: Any, machine: Any, boot: int) -> None:
         with self._lock:
             if self._boots.get(instance.id) != boot:
+                return
+            if self._faults.active("agent_never_online"):
+                # As long as the fault is on.
+                self._background.later(0.2, self._register, instance, machine, boot)
                 return
             self._known[instance.id] = Registration(instance, machine)
         log.info("agent online", extra={"fields": {"instance": instance.id}})

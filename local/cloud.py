@@ -18,7 +18,6 @@ from typing import Any, Protocol
 import boto3
 from moto.ec2.models import ec2_backends
 from moto.events.models import Rule, events_backends
-from moto.sns.models import sns_backends
 from moto.sqs.models import sqs_backends
 from moto.ssm.models import Parameter, ssm_backends
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
@@ -294,9 +293,8 @@ class Cloud:
         self.front.lambdas = self.lambdas
         self.front.ec2 = self.ec2
         self.control.machines = self.ec2.summary
-        topics = sns_backends[ACCOUNT][self.region]
-        self.control.confirm = lambda token: self.sns.confirm(token, topics)
-        self.control.unsubscribe = lambda arn: self.sns.unsubscribe_by_link(topics, arn)
+        self.control.confirm = self.sns.confirm
+        self.control.unsubscribe = self.sns.unsubscribe_by_link
         self.control.health = lambda: {"stage": self.stage, "api": getattr(self, "api_url", None)}
         # First of all at the end: nothing new begins, executions are over before what they call is gone.
         self._closers.append(self._stop_executions)

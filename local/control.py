@@ -140,7 +140,9 @@ class Control:
             if self.unsubscribe:
                 self.unsubscribe(request.args["SubscriptionArn"])
         except Exception:  # noqa: BLE001 - whatever is wrong with the link, the page says so
-            return _page("Subscription not removed", "<p>Your subscription could not be removed because of an error.", 400)
+            return _page(
+                "Subscription not removed", "<p>Your subscription could not be removed because of an error.", 400
+            )
         return _page("Subscription removed", "<p>No more mail will come.")
 
 

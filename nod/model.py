@@ -42,7 +42,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Notification:
-    """A channel (`email`, `slack:NAME`) and how far its message is: pending, unconfirmed, sent, failed."""
+    """A channel (`email`, `slack:NAME`) and how its messages fare: pending, unconfirmed, unsubscribed, sent, failed."""
 
     channel: str
     state: str

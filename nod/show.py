@@ -17,6 +17,8 @@ from nod.view import state_style
 _TOLD = {
     "pending": "being sent",
     "unconfirmed": "not confirmed. A mail from AWS asks to confirm the subscription; the link follows then",
+    "unsubscribed": "off: AWS delivers nothing to your address any more. Open the link in AWS's mail \"Unsubscribe "
+    'Confirmation" to switch it on again, or ask your administrator for a new confirmation',
     "sent": "sent",
     "failed": "could not be delivered",
 }

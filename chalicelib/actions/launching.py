@@ -78,7 +78,7 @@ class Launching:
             api_url=api_url,
             now=now,
         ).with_password_hash(request.password_hash or passwords.hashed(password or request.password or ""))
-        line = event(notebook_id, now, "launch", "requested", f"{user.name} requested it", by=user.name)
+        line = event(notebook_id, now, "launch", "requested", f"{user.name} requested it", by=user.id)
         notebook = replace(notebook, ledger_lines=(line.to_record(),))
         known = self._create(notebook, user)
         if known is not None:

@@ -10,7 +10,7 @@ from chalicelib import links, server_health
 from chalicelib.aws.faults import as_unavailable
 from chalicelib.aws.heartbeats import HeartbeatsTable
 from chalicelib.errors import Unavailable
-from chalicelib.heartbeats import Heartbeat
+from chalicelib.heartbeats import DueJob, Heartbeat
 from chalicelib.idleness import Policy, Run, Shown, decide, shown
 from chalicelib.log import logger
 from chalicelib.model import Notebook, User
@@ -18,6 +18,11 @@ from chalicelib.prices import Catalogue
 from chalicelib.server_health import ServerHealth
 from chalicelib.settings import Settings
 from chalicelib.views import NotebookDetail, NotebookView
+
+
+def job_key(job: DueJob) -> str:
+    """By which a job is known again: its next time is another one each time."""
+    return f"{job.what} {job.name}"
 
 
 class Showing:
@@ -63,6 +68,7 @@ class Showing:
                 self.settings.region,
                 now,
                 link=links.life_link(owner.secret, notebook) if owner and notebook.state != "terminated" else None,
+                owner=owner,
                 shown=None if heartbeats is None else self._shown(notebook, heartbeat, now),
                 health=health,
             )
@@ -74,6 +80,21 @@ class Showing:
         if notebook.state != "ready":
             return None
         return decide(Run.from_notebook(notebook), self._of([notebook]).get(notebook.id), self._policy, now).reason
+
+    def untold_jobs(self, notebook: Notebook) -> tuple[DueJob, ...]:
+        """The owner's own jobs that the last heartbeat named and no message has. None where it cannot be read: the
+        message is true without them."""
+        if notebook.instance_id is None:
+            return ()
+        arn = self.settings.instance_arn(notebook.instance_id)
+        try:
+            with as_unavailable("DynamoDB"):
+                row = self._heartbeats.read([arn]).get(arn)
+        except Unavailable as error:
+            logger.error("heartbeats cannot be read", exc_info=error)
+            return ()
+        told = notebook.jobs_told or ()
+        return tuple(job for job in (row.heartbeat.due_jobs if row else ()) if job_key(job) not in told)
 
     def _of(self, notebooks: Iterable[Notebook]) -> dict[str, Heartbeat]:
         """Heartbeats by notebook id. What does not run is not looked up."""

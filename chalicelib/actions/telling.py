@@ -16,20 +16,25 @@ from urllib.parse import urlsplit
 
 from chalicelib import messages, times
 from chalicelib.actions.parts import Parts
-from chalicelib.actions.showing import Showing
+from chalicelib.actions.showing import Showing, job_key
 from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.aws.parameters import SlackAddresses
-from chalicelib.aws.topic import Topic
+from chalicelib.aws.topic import Subscriptions, Topic
 from chalicelib.aws.users import UsersTable
 from chalicelib.errors import DeliveryFailed
-from chalicelib.log import about, note
-from chalicelib.model import EMAIL, SLACK, Notebook, User
+from chalicelib.heartbeats import DueJob
+from chalicelib.log import about, logger, note
+from chalicelib.model import CONFIRMED, EMAIL, EXPIRED, PENDING, SLACK, UNSUBSCRIBED, Notebook, User
 from chalicelib.orphans import Resource
+from chalicelib.plan import first_state
 from chalicelib.retention import expiry
 from chalicelib.views import NotebookView
 
 # Longer than the workflows try to tell: what is untold by then, they have given up.
 OVERDUE = timedelta(minutes=10)
+
+# Of the owner's own jobs that were told of, so many are remembered.
+_MOST_JOBS = 50
 
 Post = Callable[[str, str, Sequence[dict[str, object]]], None]
 
@@ -65,10 +70,14 @@ class Telling:
         told = f"{execution} {kind}" if execution else None
         if told is None or notebook.told != told:
             confirmed = self._begin_email(notebook) if EMAIL in notebook.notify else False
-            view = self._publish(notebook, kind, notebook.notify, now, execution)
+            jobs = self._showing.untold_jobs(notebook) if kind == "stopped" else ()
+            view = self._publish(notebook, kind, notebook.notify, now, execution=execution, jobs=jobs)
             if kind in ("ready", "started") and view.safe_mode is not None:
                 # The sweep would tell it again.
                 self._notebooks.note_safe_mode(notebook_id, asdict(view.safe_mode))
+            if jobs:
+                known = (*(notebook.jobs_told or ()), *(job_key(job) for job in jobs))
+                self._notebooks.set_jobs_told(notebook_id, known[-_MOST_JOBS:])
             if told is not None:
                 self._notebooks.set_told(notebook_id, told)
             if confirmed:
@@ -92,20 +101,26 @@ class Telling:
         return True
 
     def check_confirmations(self, now: datetime) -> Iterator[str]:
-        """Sends what was not sent: links to addresses confirmed since, and messages that their workflow gave up.
+        """Sends what was not sent: links to addresses confirmed since, and messages that their workflow gave up. Notes
+        which addresses get mail, and which do no longer.
 
         Yields the users whose address was confirmed. The trouble of one user, or of one notebook, does not keep the
         others waiting: it comes out at the end.
         """
         parts = Parts()
-        for user in self._users.to_look_at():
+        users = list(self._users.to_look_at())
+        listed: Subscriptions | None = None
+        if any(user.email for user in users):
+            with parts.part():
+                listed = self._topic.subscriptions()
+        for user in users:
             confirmed = False
             with parts.part():
-                confirmed = user.email_state == "confirmed" or self._is_confirmed_now(user)
+                confirmed = self._gets_mail(user, listed)
             if confirmed or user.email is None:
                 self._pay(user, now, parts)
             self._catch_up(user, now, parts)
-            if confirmed and user.email_state != "confirmed":
+            if confirmed and user.email_state != CONFIRMED:
                 yield user.name
         parts.end()
 
@@ -115,14 +130,42 @@ class Telling:
         Before it is published: an address that is confirmed meanwhile finds the note, and the link is sent again.
         """
         owner = self._users.get(notebook.owner)
-        confirmed = owner is not None and owner.email_state == "confirmed"
-        state = "pending" if confirmed else "unconfirmed"
+        confirmed = owner is not None and owner.email_state == CONFIRMED
+        state = first_state(EMAIL, owner) if owner is not None else "unconfirmed"
         if notebook.notifications.get(EMAIL) != state:
             self._notebooks.set_notification(notebook.id, EMAIL, state)
         if not confirmed:
             # After the state, by which the schedule sees that the link is still to be sent.
             self._users.mark(notebook.owner, "owed", notebook.id)
         return confirmed
+
+    def _gets_mail(self, user: User, listed: Subscriptions | None) -> bool:
+        """Whether mail to the address arrives now, which is noted. `listed`: None where that is not known."""
+        arn, was = user.email_subscription, user.email_state
+        if user.email is None or arn is None:
+            return False
+        if was == CONFIRMED:
+            # The list and the subscription are each a little late; what the list calls ended is so.
+            if listed is None or arn in listed.arns:
+                return True
+            if user.email not in listed.ended and self._topic.state(arn) == CONFIRMED:
+                return True
+            self._note(user, UNSUBSCRIBED)
+        elif was == PENDING:
+            if self._is_confirmed_now(user):
+                return True
+            if listed is not None and arn not in listed.arns and self._topic.state(arn) is None:
+                self._note(user, EXPIRED)
+        # Restored by the link in AWS's last mail, or confirmed in the last minute after all.
+        elif listed is not None and arn in listed.arns:
+            if self._topic.tells_only(arn, user.id):
+                return self._is_confirmed_now(user)
+            logger.error("subscription without its filter", user=user.name, subscription=arn)
+        return False
+
+    def _note(self, user: User, state: str) -> None:
+        if self._users.set_email_state(user, state):
+            logger.warning("address gets no mail", user=user.name, state=state)
 
     def _is_confirmed_now(self, user: User) -> bool:
         subscription = user.email_subscription
@@ -138,7 +181,7 @@ class Telling:
                     user.email is not None
                     and notebook is not None
                     and notebook.state == "ready"
-                    and notebook.notifications.get(EMAIL) == "unconfirmed"
+                    and notebook.notifications.get(EMAIL) in ("unconfirmed", UNSUBSCRIBED)
                 ):
                     self._publish(notebook, messages.answers_again(notebook), (EMAIL,), now)
                     self._notebooks.set_notification(notebook_id, EMAIL, "sent")
@@ -154,7 +197,14 @@ class Telling:
                     self.tell(notebook_id, kind, now)
 
     def _publish(
-        self, notebook: Notebook, kind: str, channels: Sequence[str], now: datetime, execution: str | None = None
+        self,
+        notebook: Notebook,
+        kind: str,
+        channels: Sequence[str],
+        now: datetime,
+        *,
+        execution: str | None = None,
+        jobs: tuple[DueJob, ...] = (),
     ) -> NotebookView:
         owner = self._users.get(notebook.owner)
         view = self._showing.one(notebook, owner, now)
@@ -167,6 +217,7 @@ class Telling:
             now=now,
             minute=self._showing.settings.minute,
             reason=self._showing.reason(notebook, now) if kind in messages.REPEATED else None,
+            jobs=jobs,
         )
         self._topic.publish(replace(messages.compose(kind, about, channels), execution=execution))
         return view

@@ -26,7 +26,7 @@ from chalicelib.errors import LinkNotValid, NotFound, QuotaExceeded, Unavailable
 from chalicelib.idle_words import hours
 from chalicelib.links import Verdict
 from chalicelib.log import logger
-from chalicelib.model import LINK, Notebook, User
+from chalicelib.model import EMAIL, LINK, Notebook, User
 from chalicelib.pages import Form, Note, Page
 
 # No user's id has this form, so it is looked up and never found.
@@ -241,6 +241,7 @@ class Visits:
             in_the_way=self._names(others) if full else (),
             may_run=not full,
             extend_hours=links.extend_hours(owner),
+            mail_is_off=owner.mail_is_off and EMAIL in notebook.notify,
             to=links.destination(notebook) if opened else None,
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -393,6 +393,12 @@ class NotebooksTable:
         """Notes who published which message. False if the record is gone."""
         return self._update_if(
             notebook_id, "attribute_exists(id)", "SET told = :told", values={":told": to_attribute(told)}
+        )
+
+    def set_jobs_told(self, notebook_id: str, jobs: Sequence[str]) -> bool:
+        """Notes which of the owner's own jobs were told of. False if the record is gone."""
+        return self._update_if(
+            notebook_id, "attribute_exists(id)", "SET jobs_told = :jobs", values={":jobs": to_attribute(list(jobs))}
         )
 
     def forget_lines(self, notebook: Notebook) -> bool:

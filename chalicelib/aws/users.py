@@ -11,7 +11,7 @@ from typing import Any
 
 from chalicelib.aws.items import from_item, to_attribute, to_item
 from chalicelib.log import logger
-from chalicelib.model import User
+from chalicelib.model import CONFIRMED, User
 
 _ATTEMPTS = 8
 _NAME_ROW = "name#"
@@ -45,11 +45,10 @@ class UsersTable:
         )
 
     def to_look_at(self) -> Iterator[User]:
-        """Users whose e-mail address is not confirmed yet, or with messages that did not go out yet."""
+        """Users with an e-mail address, whose state may have changed, or with messages that did not go out yet."""
         yield from self._scan(
             {
-                "FilterExpression": "email_state = :pending OR attribute_exists(untold) OR attribute_exists(owed)",
-                "ExpressionAttributeValues": {":pending": {"S": "pending"}},
+                "FilterExpression": "attribute_exists(email) OR attribute_exists(untold) OR attribute_exists(owed)",
                 "ConsistentRead": True,
             }
         )
@@ -64,12 +63,16 @@ class UsersTable:
 
     def confirm_email(self, user: User) -> bool:
         """Notes that the address of `user` was confirmed. False if it has another subscription by now."""
+        return self.set_email_state(user, CONFIRMED)
+
+    def set_email_state(self, user: User, state: str) -> bool:
+        """Notes what became of the address of `user`. False if it has another subscription by now."""
         return self._update_if(
             user.id,
             "email_subscription = :subscription",
-            "SET email_state = :confirmed",
+            "SET email_state = :state",
             {},
-            {":subscription": {"S": user.email_subscription}, ":confirmed": {"S": "confirmed"}},
+            {":subscription": {"S": user.email_subscription}, ":state": {"S": state}},
         )
 
     def add(self, record: Mapping[str, object]) -> bool:

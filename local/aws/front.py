@@ -20,6 +20,7 @@ from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 from werkzeug.serving import BaseWSGIServer, make_server
 from werkzeug.wrappers import Request, Response
 
+from local.aws import limits
 from local.aws.ec2 import Ec2
 from local.aws.errors import ApiError
 from local.aws.metadata import ACCESS_KEY
@@ -117,6 +118,9 @@ class Front:
             code, status = THROTTLED.get(service, ("ThrottlingException", 400))
             return _error(service, code, "Rate exceeded", status)(environ, start_response)
         refused = self._refused(service, action, environ) if self.throttling else None
+        if refused is None and service in limits.SERVICES:
+            beyond = limits.refusal(service, action, _body(environ))
+            refused = (*beyond, 400) if beyond is not None else None
         if refused is not None:
             return _error(service, *refused)(environ, start_response)
         if service == "lambda" and self.lambdas is not None and action == "Invoke":

@@ -5,8 +5,8 @@ with the old subscription whatever its filter policy. On AWS an email subscripti
 confirmation mail is visited, nothing is held for it until then, and the same endpoint with other attributes is an
 error. Whoever, or whatever, visits the link at the end of a mail ends the subscription, unless it was confirmed by a
 signed call with AuthenticateOnUnsubscribe: it is listed as `Deleted` for a while, its attributes are not found, and a
-last mail has a link that restores it. One that is pending cannot be ended at all. What cannot be delivered is tried three times (AWS: for hours), then goes to the subscription's dead-letter
-queue.
+last mail has a link that restores it. One that is pending cannot be ended at all. What cannot be delivered is tried
+three times (AWS: for hours), then goes to the subscription's dead-letter queue.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from urllib.parse import urlencode
 
 from moto.core.responses import ActionResult
 from moto.sns.exceptions import SNSInvalidParameter, SNSNotFoundError
-from moto.sns.models import Subscription
+from moto.sns.models import Subscription, sns_backends
 from moto.sns.responses import SNSResponse
 
 from local.background import Background
@@ -68,10 +68,11 @@ class Sns:
 
     # Subscriptions
 
-    def confirm(self, token: str, backend: Any, *, authenticate: bool = False) -> str:
+    def confirm(self, token: str, *, authenticate: bool = False) -> str:
         """The link in a confirmation mail was visited, or its token given to ConfirmSubscription: the subscription's
         ARN. `authenticate`: from now on only who is authenticated may end it. Raises KeyError."""
         subscription = self._tokens[token]
+        backend = _backend(subscription.arn)
         if self._deleted.pop(subscription.arn, None) is not None:
             backend.subscriptions[subscription.arn] = subscription
         if subscription.arn not in backend.subscriptions:
@@ -84,8 +85,9 @@ class Sns:
         log.info("confirmed", extra={"fields": {"subscription": subscription.arn}})
         return str(subscription.arn)
 
-    def unsubscribe_by_link(self, backend: Any, subscription_arn: str) -> None:
+    def unsubscribe_by_link(self, subscription_arn: str) -> None:
         """The link at the end of a mail was visited. Raises SNSNotFoundError, SNSInvalidParameter."""
+        backend = _backend(subscription_arn)
         subscription = backend.subscriptions.get(subscription_arn)
         if subscription is None:
             raise SNSNotFoundError("Subscription does not exist")
@@ -226,7 +228,7 @@ class Sns:
         def confirmed(response: Any) -> Any:
             try:
                 authenticate = str(response._get_param("AuthenticateOnUnsubscribe")).lower() == "true"
-                arn = self.confirm(response._get_param("Token"), response.backend, authenticate=authenticate)
+                arn = self.confirm(response._get_param("Token"), authenticate=authenticate)
                 return ActionResult({"SubscriptionArn": arn})
             except KeyError:
                 raise SNSInvalidParameter("Invalid parameter: Token") from None
@@ -251,6 +253,14 @@ class Sns:
         patches.set(SNSResponse, "unsubscribe", unsubscribed)
         patches.set(SNSResponse, "list_subscriptions_by_topic", listed)
         patches.set(Subscription, "publish", published)
+
+
+def _backend(arn: str) -> Any:
+    """Where moto keeps the topics of an ARN's account and region. Raises SNSNotFoundError for what is no ARN."""
+    parts = arn.split(":")
+    if len(parts) < 6:
+        raise SNSNotFoundError("Subscription does not exist")
+    return sns_backends[parts[4]][parts[3]]
 
 
 def _at(subscription: Any, topic: str, endpoint: str) -> bool:

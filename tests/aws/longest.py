@@ -66,6 +66,7 @@ def notebook() -> Notebook:
 def user() -> User:
     """Who may have every type of the catalogue."""
     return User(
+        id=f"us-{'f' * 20}",
         name=OWNER,
         role="user",
         quota=1000,

@@ -187,7 +187,7 @@ def test_names_and_inputs_of_executions_are_within_the_limits(count: int) -> Non
         executions.stop(one, call=True),
         executions.start(one, settings),
         executions.delete(one, OWNER),
-        executions.Execution(f"{one.id}-password-{count}", {"password_hash": one.password_hash or ""}),
+        executions.password(replace(one, passwords=count), one.password_hash or ""),
         executions.Execution(f"{one.id}-undo-{datetime.now(UTC):%Y%m%d%H%M}", {}),
         executions.Execution(one.id, plan()),
     ]

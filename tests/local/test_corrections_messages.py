@@ -150,7 +150,7 @@ def test_confirmed_by_a_signed_call_the_link_in_a_mail_ends_nothing(
     cloud: Cloud,  # noqa: F811
     sns: Any,
     topic: str,
-    clicked: bool,  # noqa: FBT001
+    clicked: bool,
 ) -> None:
     endpoint = address()
     arn = subscribe(sns, topic, endpoint)

@@ -555,4 +555,5 @@ def test_what_aws_takes_is_taken(function: str) -> None:
 def test_a_definition_has_a_limit(sfn: Any) -> None:
     with pytest.raises(ClientError) as raised:
         machine(sfn, {"A": {**PASS, "Result": "x" * 1_048_576}})
-    assert "DEFINITION_TOO_LARGE" in raised.value.response["Error"]["Message"]
+    assert "length less than or equal to 1048576" in raised.value.response["Error"]["Message"]
+    assert definitions.problems(" " * 1_048_577)[0].startswith("DEFINITION_TOO_LARGE")

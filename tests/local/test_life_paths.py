@@ -71,6 +71,15 @@ def wait(town: Town, notebook: str, state: str, seconds: float = 120) -> dict[st
     return dict(town.person.show(notebook))
 
 
+LAUNCHED = [("launch", "requested"), ("launch", "launching"), ("launch", "ready")]
+
+
+def ledger(town: Town, notebook: str) -> list[tuple[str, str]]:
+    """Every change in the ledger, oldest first; not what the sweep decided without changing anything."""
+    found = town.person.http.get(f"/notebooks/{notebook}/events?limit=100").json()["events"]
+    return [(line["action"], line["code"]) for line in reversed(found) if line["action"] != "keep"]
+
+
 @pytest.fixture
 def stopped(town: Town, notebook: str) -> str:
     assert post(town, notebook, "stop") == 202
@@ -382,6 +391,8 @@ def test_machine_that_was_not_stopped_here_is_stopped_in_the_record_too(town: To
     assert len(record["runs"]["L"]) == 1
     assert notebook not in active(town)
     assert kinds(town, notebook) == ["ready", "stopped"]
+    assert ledger(town, notebook) == [*LAUNCHED, ("stop", seen["stop"]["code"]), ("stop", "stopped")]
+    assert "ledger_lines" not in town.record(notebook)
 
 
 def test_event_of_a_stop_that_is_over_changes_nothing(town: Town, notebook: str) -> None:
@@ -471,6 +482,12 @@ def test_start_without_capacity_stays_stopped_and_offers_other_types(town: Town,
     town.cloud.faults.clear()
     assert post(town, stopped, "start") == 202
     assert wait(town, stopped, "ready")["error"] is None
+    assert ledger(town, stopped)[len(LAUNCHED) + 2 :] == [
+        ("start", "asked"),
+        ("start", "no_capacity"),
+        ("start", "asked"),
+        ("start", "ready"),
+    ]
 
 
 def test_start_whose_notebook_never_answers_is_stopped_again_and_told(town: Town, stopped: str) -> None:
@@ -483,6 +500,13 @@ def test_start_whose_notebook_never_answers_is_stopped_again_and_told(town: Town
     assert stopped not in active(town)
     assert state_of(town, stopped) == "stopped"
     assert len(town.record(stopped)["runs"]["L"]) == 2, "what ran has cost something"
+    assert ledger(town, stopped)[len(LAUNCHED) :] == [
+        ("stop", "asked"),
+        ("stop", "stopped"),
+        ("start", "asked"),
+        ("start", "start_failed"),
+        ("stop", "stopped"),
+    ]
 
 
 def test_start_that_fails_and_cannot_be_stopped_says_that_it_runs(town: Town, stopped: str) -> None:
@@ -729,6 +753,7 @@ def test_password_is_set_on_the_machine_and_noted(town: Town, notebook: str) -> 
     _, document, environment = town.machines.ran[-1]
     assert document == "set-password"
     assert HASH in environment.values()
+    assert ledger(town, notebook) == [*LAUNCHED, ("set-password", "changed")]
 
 
 def test_password_is_set_when_the_event_is_lost(town: Town, notebook: str) -> None:

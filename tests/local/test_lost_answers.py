@@ -75,7 +75,11 @@ def test_life_from_launch_to_delete(town: Town, lossy: None) -> None:
 
 
 def test_launch_that_fails(town: Town, lossy: None) -> None:
-    town.machines.results["configure-tls"] = {"ok": False, "code": "disk_full", "message": "The disk is full: take more."}
+    town.machines.results["configure-tls"] = {
+        "ok": False,
+        "code": "disk_full",
+        "message": "The disk is full: take more.",
+    }
     identifier = town.launch()
     town.failed(identifier, "disk_full")
     told(town, identifier, "failed")

@@ -196,9 +196,7 @@ def opened(chromium: Browser) -> Iterator[Callable[..., Page]]:
     assert complaints == []
 
 
-@pytest.mark.parametrize(
-    ("scheme", "width"), [("light", 1280), ("dark", 375), ("light", 320), ("dark", 320)], ids=str
-)
+@pytest.mark.parametrize(("scheme", "width"), [("light", 1280), ("dark", 375), ("light", 320), ("dark", 320)], ids=str)
 def test_axe_finds_nothing_on_any_page(
     served: dict[str, Served], opened: Callable[..., Page], scheme: str, width: int
 ) -> None:

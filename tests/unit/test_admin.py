@@ -48,7 +48,7 @@ def test_a_user_is_added_and_the_token_opens_the_api(deployed: Stage, capsys: py
     assert json.loads(attributes["FilterPolicy"]) == {"owner": [found.id], "channels": ["email"]}
     undelivered = json.loads(attributes["RedrivePolicy"])["deadLetterTargetArn"].split(":")
     assert undelivered[2] == "sqs"
-    assert undelivered[3:5] == deployed.admin.topic._arn.split(":")[3:5]
+    assert undelivered[3:5] == deployed.admin.topic.arn.split(":")[3:5]
     assert undelivered[5] == f"nod-{deployed.admin.stage}-undelivered-messages"
 
 

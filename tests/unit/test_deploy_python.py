@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
+import sysconfig
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
+import cfnlint  # type: ignore[import-untyped]
 import pytest
 
 from deploy import bytecode, runtimes, wheels
@@ -48,6 +51,19 @@ def test_a_runtime_that_lambda_changes_no_more_is_refused() -> None:
     assert runtimes.note("python3.11", date(2027, 8, 31)) is not None
     with pytest.raises(PackageError, match=r"no deployment with python3\.11 since 31 August 2027.*PYTHON=python3\.14"):
         runtimes.note("python3.11", date(2027, 9, 1))
+
+
+def test_the_dates_are_those_that_cfn_lint_knows() -> None:
+    """It is brought up to date from AWS's page with each of its releases."""
+    path = Path(cfnlint.__file__).parent / "data/AdditionalSpecs/LmbdRuntimeLifecycle.json"
+    known = {
+        name: runtimes.Support(
+            *(date.fromisoformat(one[key]) for key in ("deprecated", "create-block", "update-block"))
+        )
+        for name, one in json.loads(path.read_text(encoding="utf-8")).items()
+        if re.fullmatch(r"python3\.1[1-9]", name)
+    }
+    assert known == runtimes.SUPPORT
 
 
 def test_set_up_and_page_name_the_same_runtimes() -> None:
@@ -171,6 +187,6 @@ def test_what_the_runtime_has_need_not_be_packaged(task: Path) -> None:
 def test_which_machine_loads_what_lambda_loads(
     monkeypatch: pytest.MonkeyPatch, platform: str, abi: str, ours: bool
 ) -> None:
-    monkeypatch.setattr(bytecode.sysconfig, "get_platform", lambda: platform)
-    monkeypatch.setattr(bytecode.sysconfig, "get_config_var", lambda _: abi)
+    monkeypatch.setattr(sysconfig, "get_platform", lambda: platform)
+    monkeypatch.setattr(sysconfig, "get_config_var", lambda _: abi)
     assert bytecode._is_lambdas_machine() is ours

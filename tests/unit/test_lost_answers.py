@@ -27,7 +27,17 @@ from tests.unit.test_functions import SCHEDULED, instance_event
 from tests.unit.test_life import INSTANCE, T0, a_notebook
 
 # Made anew in each run, or what a write knows itself by.
-OTHER_EACH_TIME = {"id", "body_hmac", "password_hash", "moved_by", "decided_by", "told", "due", "secret", "token_sha256"}
+OTHER_EACH_TIME = {
+    "id",
+    "body_hmac",
+    "password_hash",
+    "moved_by",
+    "decided_by",
+    "told",
+    "due",
+    "secret",
+    "token_sha256",
+}
 
 
 @dataclass

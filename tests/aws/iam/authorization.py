@@ -309,6 +309,7 @@ _RULES: dict[tuple[str, str], Rule] = {
     ("dynamodb", "BatchWriteItem"): _batch_write,
     ("lambda", "Invoke"): _invoke,
     ("sns", "Publish"): _of_arn("sns:Publish", "TopicArn"),
+    ("sns", "ListSubscriptionsByTopic"): _of_arn("sns:ListSubscriptionsByTopic", "TopicArn"),
     # Editions of the reference differ: no resource, or the topic. With no resource it is right for both.
     ("sns", "GetSubscriptionAttributes"): _plain("sns:GetSubscriptionAttributes"),
     ("sqs", "SendMessage"): _of_arn("sqs:SendMessage", "QueueArn"),

@@ -20,6 +20,7 @@ import pytest
 from botocore.client import BaseClient
 
 from admin import slack, users
+from chalicelib.errors import AdminError
 from deploy import deployment as deploying
 from deploy import permissions
 from deploy.account import Identity
@@ -285,9 +286,9 @@ def of_command(name: str, parameters: Mapping[str, Any]) -> Iterator[Authorizati
         kind, suffix = ("execution", ":nb-1") if of_one else ("stateMachine", "")
         arn = f"arn:aws:states:{REGION}:{ACCOUNT}:{kind}:nod-{STAGE}-launch{suffix}"
         yield Authorization(f"states:{operation}", arn)
-    elif action == "sns:Subscribe":
+    elif action in ("sns:ConfirmSubscription", "sns:Subscribe"):
         yield Authorization(action, f"arn:aws:sns:{REGION}:{ACCOUNT}:{parameters['TopicArn'].rpartition(':')[2]}")
-    elif action == "sns:Unsubscribe":
+    elif action in ("sns:GetSubscriptionAttributes", "sns:Unsubscribe"):
         yield Authorization(action, "*")
     else:
         raise AssertionError(f"no rule for {name}")
@@ -364,6 +365,10 @@ def administered() -> list[tuple[str, Mapping[str, Any]]]:
         users.new_token(admin, "ada")
         users.list_users(admin)
         users.facts(users.one(admin, "ada"))
+        users.add_user(admin, "bob", email="bob@example.org")
+        users.subscribe_user(admin, "bob")
+        with pytest.raises(AdminError):
+            users.confirm_user(admin, "bob", "0" * 64)
         admin.slack.names()
         users.remove_user(admin, "ada")
         slack.remove_channel(admin, "team")
