@@ -332,7 +332,11 @@ def list_notebooks() -> Response:
 @refusable
 def show_notebook(notebook_id: str) -> Response:
     notebook = reading.owned(notebook_id, user(), notebooks())
-    return answer(asdict(showing().detail(notebook, user(), now())), 200)
+    shown_ = asdict(showing().detail(notebook, user(), now()))
+    if shown_["last_words"] is None:
+        # As in the list, where nobody has any.
+        del shown_["last_words"]
+    return answer(shown_, 200)
 
 
 @app.route("/notebooks/{notebook_id}/events", methods=["GET"], content_types=[])

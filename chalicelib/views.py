@@ -169,7 +169,7 @@ class NotebookView:
 
 @dataclass(frozen=True)
 class NotebookDetail(NotebookView):
-    """The answer to GET /notebooks/{id}: the notebook, and what only its owner is to read."""
+    """The answer to GET /notebooks/{id}: the notebook, and what only its owner is to read, if there is any."""
 
     last_words: str | None = field(repr=False)
     """The end of what its server wrote before it failed to start with its owner's configuration, or to answer."""
