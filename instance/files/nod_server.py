@@ -129,7 +129,11 @@ def attach(app: Any, cookie: str, then: Callable[[], None]) -> None:
     """
     failures = Failures()
     app.log.addHandler(failures)
-    app.web_app.add_handlers(".*$", [(r"/nod/identity", IdentityHandler), (r"/nod/server", ServerHandler)])
+    handlers: list[tuple[Any, ...]] = [(r"/nod/identity", IdentityHandler), (r"/nod/server", ServerHandler)]
+    if _read_state().get("mode") == "safe":
+        # The first page says so; from there one goes on to JupyterLab.
+        handlers.append((r"/", web.RedirectHandler, {"url": "/nod/server", "permanent": False}))
+    app.web_app.add_handlers(".*$", handlers)
 
     async def serve() -> None:
         try:
