@@ -19,6 +19,8 @@ AWAITED = (
     "configure-notebook",
     "set-password",
 )
+# Codes after which it is not known what the document did before its end.
+UNSURE = frozenset({"no_result", "command_failed", "command_timed_out", "command_cancelled"})
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _LONGEST = 500
 # All that a document has to say fits in far less; the workflow's state, which keeps it several times, in 256 KiB.
@@ -119,9 +121,14 @@ def is_ours(document: str, stage: str) -> bool:
     return document in document_names(stage)
 
 
-def newest(commands: list[Command], document: str) -> Command | None:
-    """The one sent last with this document; a document can have been sent again."""
-    same = [command for command in commands if command.document == document]
+def newest(commands: list[Command], document: str, execution: str | None = None) -> Command | None:
+    """The one sent last with this document; a document can have been sent again. With `execution`, by that one: others
+    may be at work on the same machine."""
+    same = [
+        command
+        for command in commands
+        if command.document == document and (execution is None or command.execution in (None, execution))
+    ]
     return max(same, key=lambda command: (command.requested_at is not None, command.requested_at), default=None)
 
 

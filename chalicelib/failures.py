@@ -6,7 +6,8 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from chalicelib.model import LEFT, Failure
+from chalicelib.commands import UNSURE
+from chalicelib.model import LEFT, UNKNOWN, Failure
 from chalicelib.server_causes import CAUSES
 
 _AGAIN = "Request the notebook again"
@@ -56,10 +57,12 @@ def explain(execution: Mapping[str, object]) -> Failure:
 
     Args:
         execution: `status` (FAILED, ABORTED, TIMED_OUT), `error` and `cause` of the launch (may be null or absent),
-            and `found.ids`: instances that the undo could not remove.
+            `found.ids`: instances that the undo could not remove, and `unseen`: why it could not look any more.
     """
     failure = _explain(_word(execution, "status"), _word(execution, "error"), _word(execution, "cause"))
     left = _left(execution)
+    if execution.get("unseen") is not None:
+        return Failure(failure.code, f"{failure.message} {_unseen(execution, left)}")
     if left:
         return Failure(
             failure.code,
@@ -98,6 +101,8 @@ def explain_start(execution: Mapping[str, object], others: Sequence[str], server
         why = "The subnet gave the machine no public address; who runs this deployment has to change that"
     elif error == "StartDelayed":
         why = "EC2 did not bring the machine up in time"
+    elif error == "StartReturned" and any(code in cause for code in _VOLUMES):
+        why = "The AWS account's limit of EBS storage is used up; ask who runs this deployment to have it raised"
     elif error == "StartReturned":
         why = f"EC2 took the machine back: {_sentence(cause)}"
     elif _LIMIT_WORDS.search(cause):
@@ -128,19 +133,25 @@ def explain_stop(execution: Mapping[str, object]) -> Failure:
 
 
 def explain_password(execution: Mapping[str, object]) -> Failure:
-    """Why the old password stays: code `password_failed`; total over any input."""
+    """Why a password was not set, or is not known to be: code `password_failed`; total over any input."""
     error, cause = _word(execution, "error"), _word(execution, "cause")
+    sure = True
     if error == "CommandFailed":
-        why = _command(cause).message.rstrip(".")
+        failure = _command(cause)
+        why, sure = failure.message.rstrip("."), failure.code not in UNSURE
     elif error.lower() == "ssm.invalidinstanceidexception":
         why = "The machine's Systems Manager agent is offline"
     elif error in ("CommandPending", "States.Timeout"):
-        why = "The machine did not answer in time"
+        why, sure = "The machine did not answer in time", False
     elif _is_refusal(error, cause):
         why = f"The AWS account refuses this: {_sentence(cause or error)}. Who runs this deployment has to permit it"
     else:
         why = _sentence(cause or error)
-    return Failure("password_failed", f"The password was not changed, and the old one stays: {why}. Ask for it again.")
+    if sure:
+        said = f"The password was not changed, and the old one stays: {why}. Ask for it again."
+    else:
+        said = f"{UNKNOWN}: {why}. Try the new one; if it does not work, the old one stays: ask for another."
+    return Failure("password_failed", said)
 
 
 def _meanwhile(others: Sequence[str]) -> str:
@@ -171,6 +182,10 @@ def _explain(status: str, error: str, cause: str) -> Failure:  # noqa: PLR0911 -
             "subnet's way to the internet or the instance profile is wrong: tell who runs this deployment.",
         )
     if error == "InstanceLost":
+        # EC2's reason, where it gave one: `Client.VolumeLimitExceeded`, `Server.InsufficientInstanceCapacity`, …
+        codes = re.findall(r"[A-Z][A-Za-z]+", cause)
+        if _KNOWN & set(codes):
+            return _ec2(codes, cause)
         return Failure("instance_lost", f"EC2 took the machine away while the notebook was being set up. {_AGAIN}.")
     if error == "NoPublicAddress":
         return Failure(
@@ -284,6 +299,17 @@ def _left(execution: Mapping[str, object]) -> list[str]:
     found = execution.get("found")
     ids = found.get("ids") if isinstance(found, Mapping) else None
     return [entry for entry in ids if isinstance(entry, str)][:10] if isinstance(ids, list) else []
+
+
+def _unseen(execution: Mapping[str, object], left: Sequence[str]) -> str:
+    """What EC2 did not show at the last look is not known to be removed."""
+    which = ", ".join(left) or "the instance, if there is one,"
+    name = _word(execution, "name")
+    tag = f" that has the tag nod:notebook={name}" if name and not left else ""
+    return (
+        f"{LEFT}, for EC2 did not answer, and a machine that is left costs until it is removed: look in the EC2 "
+        f"console, and terminate {which}{tag}."
+    )
 
 
 def _word(document: Mapping[str, object], key: str) -> str:

@@ -14,7 +14,7 @@ from chalicelib.costs import disk_month, last_run
 from chalicelib.errors import NodError
 from chalicelib.heartbeats import DueJob
 from chalicelib.idle_words import Words, hours
-from chalicelib.model import PASSWORD_FAILED, SLACK, START_FAILED, STOP_FAILED, Failure, Notebook, User
+from chalicelib.model import PASSWORD_FAILED, SLACK, START_FAILED, STOP_FAILED, UNKNOWN, Failure, Notebook, User
 from chalicelib.prices import Catalogue
 from chalicelib.views import NotebookView
 
@@ -507,11 +507,15 @@ def _stop_failed(words: _Words) -> _Content:
 
 
 def _password_failed(words: _Words) -> _Content:
-    paragraphs = [
-        f'The new password of your notebook "{words.name}" could not be set. The old one still works.',
-        words.error(),
-    ]
-    return f"Notebook {words.name}: the password was not changed", paragraphs, [words.code()], words.life("Open it")
+    error = words.error()
+    if error.startswith(UNKNOWN):
+        said = f'The change of the password of your notebook "{words.name}" did not come to its end.'
+        subject = f"Notebook {words.name}: the password may not have been changed"
+    else:
+        said = f'The new password of your notebook "{words.name}" could not be set. The old one still works.'
+        subject = f"Notebook {words.name}: the password was not changed"
+    newer = "If you have asked for a newer one since, that one counts."
+    return subject, [said, error, newer], [words.code()], words.life("Open it")
 
 
 def _terminated(words: _Words) -> _Content:

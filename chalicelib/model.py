@@ -38,6 +38,7 @@ DEFAULT_KEEPS = 5
 ENVIRONMENT = "anaconda"
 
 LEFT = "Not all of it could be removed"
+UNKNOWN = "It is not known whether the password was changed"
 """Stands in the message of a failure that left a machine behind."""
 
 STEPS = (

@@ -61,7 +61,7 @@ _Loader.add_constructor("!bundle", _bundle)
 def _run_command(title: str, script: str, files: list[str]) -> list[str]:
     head = HEAD.replace("{title}", title).replace("{script}", script)
     payload = base64.b64encode(_archive([COMMON, script, *files])).decode()
-    return [*head.splitlines(), *textwrap.wrap(payload, 120), *TAIL.replace("{script}", script).splitlines()]
+    return [*head.splitlines(), *textwrap.wrap(payload, 1000), *TAIL.replace("{script}", script).splitlines()]
 
 
 def _archive(names: list[str]) -> bytes:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Mapping
 
 from benchmarks.idle import ours
-from benchmarks.idle.kinds import BEYOND, KINDS, day_of
+from benchmarks.idle.kinds import ADDED, BEYOND, KINDS, day_of
 from benchmarks.idle.peers import PEERS
 from benchmarks.idle.score import Machines, Rule, Score, score
 
@@ -61,6 +61,11 @@ def main(arguments: argparse.Namespace) -> None:
     for kind, row in table.items():
         print(line(kind, row, len(seeds)))
     print(line("all", scores, len(seeds) * len(table)))
+    print("  came later, with a sum of their own:")
+    added = compare(seeds, kinds=ADDED)
+    for kind, row in added.items():
+        print(line(kind, row, len(seeds)))
+    print(line("all that came later", totals(added), len(seeds) * len(added)))
     print("  cannot be told from its opposite, not counted:")
     beyond = compare(seeds, kinds=BEYOND)
     for kind, row in beyond.items():

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 
-from benchmarks.idle.world import DAY, HOUR, MINUTE, Day, Page, Shell, Work
+from benchmarks.idle.world import DAY, HOUR, MINUTE, Asked, Day, Page, Shell, Work
 
 MIB = 1024.0**2
 KIB = 1024.0
@@ -21,7 +21,7 @@ NIGHT = DAY
 def day_of(name: str, seed: int) -> Day:
     """The day of a kind; the same for the same seed."""
     day = Day(name, random.Random(f"{name} {seed}"))
-    (KINDS | BEYOND)[name](day)
+    (KINDS | ADDED | BEYOND)[name](day)
     return day
 
 
@@ -420,6 +420,106 @@ def hidden_reading(day: Day) -> None:
     day.need(end, again)
     sit(day, again, minutes(day, 15, 60), "closed")
 
+
+def terminal_server(day: Day) -> None:
+    """A server in a terminal's foreground (`python -m http.server`) is left behind; nobody calls it."""
+    start = morning(day)
+    end = sit(day, start, minutes(day, 20, 90), left(day))
+    day.shells.append(Shell(start + 60, NIGHT))
+    day.works.append(Work(end - 600, NIGHT, shell=0, serves=True, cpu=day.rng.uniform(0, 0.004)))
+
+
+def serving_cell(day: Day) -> None:
+    """The same in a cell: `serve_forever()`."""
+    end = sit(day, morning(day), minutes(day, 20, 90), left(day))
+    day.works.append(Work(end - 600, NIGHT, kernel=0, serves=True, cpu=day.rng.uniform(0, 0.004)))
+
+
+def polling_cell(day: Day) -> None:
+    """A cell that looks each minute for what does not come (`while True: … sleep(60)`) is forgotten over night. It
+    cannot be told from one that somebody waits for: it counts as waste."""
+    end = sit(day, morning(day), minutes(day, 20, 90), left(day))
+    day.works.append(Work(end - 600, NIGHT, kernel=0, cpu=0.003, prints=day.rng.choice([None, 60.0])))
+
+
+def forgotten_loop(day: Day) -> None:
+    """A cell that computes for nobody, for ever. Waste, too."""
+    end = sit(day, morning(day), minutes(day, 20, 90), left(day))
+    day.works.append(Work(end - 600, NIGHT, kernel=0, cpu=1.0))
+
+
+def batch_run(day: Day) -> None:
+    """`nohup jupyter nbconvert --execute`, papermill: hours in a kernel that Jupyter did not start, mostly silent."""
+    end = sit(day, morning(day), minutes(day, 15, 60), left(day))
+    task(day, Work(end - 20, end + hours(day, 2, 6), batch=True, cpu=day.rng.choice([0.0, 0.004, 0.03, 0.9])))
+
+
+def page_alone(day: Day, start: float, end: float) -> None:
+    """What the page of an app sends by itself: polls, and a counter now and then."""
+    period, jitter = day.rng.choice([1.0, 2.0, 5.0, 10.0, 30.0]), day.rng.choice([0.001, 0.02, 0.1])
+    moment, count = start, 0
+    while moment < end:
+        day.asked.append(
+            Asked(moment + day.rng.uniform(0, jitter * period), "/proxy/8050/update", b'{"n": %d}' % count)
+        )
+        moment, count = moment + period, count + 1
+
+
+def proxied_app(day: Day) -> None:
+    """A person works for hours in an app behind the login, and JupyterLab is not open. Their page polls meanwhile."""
+    start = morning(day)
+    end = start + hours(day, 1.5, 4)
+    day.need(start, end)
+    marked, moment = day.rng.random() < 0.5, start
+    day.inputs.append((start, False))
+    while moment < end:
+        path, body = ("form", b"answer=1") if marked else ("update", b'{"click": 1}')
+        day.asked.append(Asked(moment, f"/proxy/8050/{path}", body, marked))
+        moment += day.rng.lognormvariate(2.5, 0.9) if day.rng.random() < 0.95 else day.rng.uniform(2, 25) * MINUTE
+    closes = end if left(day) == "closed" else NIGHT
+    day.pages.append(Page(start, closes, ()))
+    page_alone(day, start, closes)
+
+
+def proxied_tab(day: Day) -> None:
+    """A tab of an app is forgotten after a short look; it polls over night."""
+    start = morning(day)
+    end = sit(day, start, minutes(day, 20, 60), "closed")
+    day.pages.append(Page(start + 60, NIGHT, ()))
+    page_alone(day, start + 60, end + hours(day, 9, 12))
+
+
+def nightly_job(day: Day) -> None:
+    """A line in a crontab for the evening. Nobody keeps the machine for it: the message says that it was due."""
+    sit(day, morning(day), minutes(day, 30, 120), left(day))
+    due = day.rng.uniform(21, 23) * HOUR
+    day.works.append(Work(due, due + 20 * MINUTE, cpu=0.8))
+
+
+def return_at_the_stop(day: Day) -> None:
+    """A person comes back about when the machine stops, some times a day."""
+    moment = morning(day)
+    while moment < 20 * HOUR:
+        end = sit(day, moment, minutes(day, 5, 20), "closed")
+        moment = end + minutes(day, 60, 72)
+    sit(day, moment, minutes(day, 5, 20), "closed")
+
+
+ADDED: dict[str, Callable[[Day], None]] = {
+    kind.__name__: kind
+    for kind in (
+        terminal_server,
+        serving_cell,
+        polling_cell,
+        forgotten_loop,
+        batch_run,
+        proxied_app,
+        proxied_tab,
+        nightly_job,
+        return_at_the_stop,
+    )
+}
+"""Kinds that came after the figures of the others were published, with a sum of their own."""
 
 BEYOND: dict[str, Callable[[Day], None]] = {kind.__name__: kind for kind in (sleeping_poller, slow_child, rare_bursts)}
 """What cannot be told from its opposite by what a machine shows (a forgotten service, an empty chair). Shown beside

@@ -13,23 +13,27 @@ from importlib import util
 from pathlib import Path
 from types import ModuleType
 
-from benchmarks.idle.world import DAY, STEP, Machine, within
+from benchmarks.idle.world import DAY, STEP, Machine, last, within
 from chalicelib.heartbeats import Heartbeat
 from chalicelib.idleness import KEEP, STOP, WARN, Decision, Policy, Run, decide, observed
 
 EPOCH = datetime(2026, 11, 22, tzinfo=UTC)
 SWEEP = 300.0
 ACTIVE_PERIOD, IDLE_PERIOD = 60.0, 240.0
+AWAY = 60.0
+"""Use that begins after so long without any is told at once."""
+READ_AGAIN = 2.0
+"""Right before a stop the sweep reads the row once more."""
 LOSS = 0.02
 """Of heartbeats that do not arrive, on any day."""
 POLICY = Policy()
 
 
 @cache
-def classifier() -> ModuleType:
-    """`instance/files/activity.py`, as the machine loads it: instance/ is no package of the product's."""
-    path = Path(__file__).resolve().parents[2] / "instance/files/activity.py"
-    spec = util.spec_from_file_location("nod_bench_activity", path)
+def classifier(name: str = "activity") -> ModuleType:
+    """A module of `instance/files`, as the machine loads it: instance/ is no package of the product's."""
+    path = Path(__file__).resolve().parents[2] / f"instance/files/{name}.py"
+    spec = util.spec_from_file_location(f"nod_bench_{name}", path)
     assert spec is not None
     assert spec.loader is not None
     module = util.module_from_spec(spec)
@@ -51,6 +55,19 @@ def moment(seconds: float) -> datetime:
     return EPOCH + timedelta(seconds=seconds)
 
 
+def seen_in_apps(machine: Machine) -> list[float]:
+    """When somebody seemed to be there, of what was asked of apps."""
+    rhythm = classifier("rhythm")
+    traffic = rhythm.Traffic()
+    found = []
+    for one in machine.asked:
+        content = rhythm.Content.of(one.body)
+        by_person = traffic.request("a", "POST", one.path, content, begin=one.at, end=one.at + 0.02)
+        if by_person or one.marked:
+            found.append(one.at)
+    return found
+
+
 def rows(machine: Machine, limit: int) -> Iterator[Row]:
     """The heartbeats of a run, one look of the monitor after the other; `limit` in minutes, which it is told."""
     activity = classifier()
@@ -61,6 +78,8 @@ def rows(machine: Machine, limit: int) -> Iterator[Row]:
     cpu, disk, network, gpu = machine.cpu, machine.disk, machine.network, machine.gpu
     busiest = machine.busiest
     before: list[str] = []
+    in_apps = seen_in_apps(machine)
+    told_idle, told_used = 0.0, machine.start
     for index in range(machine.looks):
         now = machine.start + (index + 1) * STEP
         booted = machine.booted_at(now)
@@ -76,7 +95,7 @@ def rows(machine: Machine, limit: int) -> Iterator[Row]:
             watch = activity.Activity(clock)
             watch.restore(json.loads(json.dumps(state or {})))
         hangs = bool(day.hangs) and within(now, day.hangs)
-        typed = machine.last_input(now)
+        typed = max(machine.last_input(now), last(in_apps, now))
         watch.observe(
             activity.Sample(
                 clock,
@@ -92,15 +111,17 @@ def rows(machine: Machine, limit: int) -> Iterator[Row]:
                 None if fresh else busiest[index],
             )
         )
-        if now - sent < ACTIVE_PERIOD:
-            continue
         ages = watch.ages(clock)
-        unknown = watch.unknown(clock)
-        used = min([clock, *(age for name, age in ages.items() if name != "browser")])
-        to_stop = limit * 60 <= used <= limit * 120
-        active = any(age <= ACTIVE_PERIOD for age in ages.values()) or unknown != before or to_stop
-        if not active and now - sent < IDLE_PERIOD:
+        used = now - min((age for name, age in ages.items() if name != "browser"), default=clock)
+        begins = told_idle >= AWAY and used - told_used >= AWAY
+        if now - sent < ACTIVE_PERIOD and not begins:
             continue
+        unknown = watch.unknown(clock)
+        to_stop = limit * 60 <= now - used <= limit * 120
+        active = any(age <= ACTIVE_PERIOD for age in ages.values()) or unknown != before or to_stop
+        if not active and not begins and now - sent < IDLE_PERIOD:
+            continue
+        told_idle, told_used = now - used, used
         state = watch.state()
         sent, before = now, unknown
         beat += 1
@@ -167,6 +188,10 @@ def decisions(machine: Machine, limit: int) -> Iterator[tuple[float, Decision]]:
             row, following = following, next(coming, None)
         heartbeat = Heartbeat.from_record(row.values) if row else None
         decision = decide(run, heartbeat, POLICY, moment(at))
+        if decision.action == STOP and following is not None and following.at <= at + READ_AGAIN:
+            row, following = following, next(coming, None)
+            heartbeat = Heartbeat.from_record(row.values)
+            decision = decide(run, heartbeat, POLICY, moment(at + READ_AGAIN))
         yield at, decision
         if decision.action == STOP:
             return

@@ -53,6 +53,10 @@ class Work:
     """Computes only for the first of each second seconds."""
     system: bool = False
     """Not the user's (a daemon of root)."""
+    serves: bool = False
+    """A server that sleeps until somebody calls, and nobody does."""
+    batch: bool = False
+    """A cell in a kernel that Jupyter did not start (`nbconvert --execute`)."""
     thread_of: int | None = None
     """A thread of this kernel that goes on while the kernel is idle."""
 
@@ -64,6 +68,16 @@ class Shell:
     start: float
     end: float
     ssh: bool = False
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request to an app behind Jupyter's login: what was sent, and whether a browser marks it as a person's."""
+
+    at: float
+    path: str
+    body: bytes = b""
+    marked: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,8 @@ class Day:
     """When each kernel was started, and ended (killed by its user)."""
     inputs: list[tuple[float, bool]] = field(default_factory=list)
     """When a person did something; whether in an SSH session, not in Jupyter."""
+    asked: list[Asked] = field(default_factory=list)
+    """What was asked of apps, by persons and by their pages."""
     probes: list[tuple[float, float, float]] = field(default_factory=list)
     """From, to, period: somebody's program asks GET /api/kernels."""
     blind: list[Interval] = field(default_factory=list)
@@ -143,6 +159,8 @@ class Machine:
         self.kernels = [(index, life) for index, life in enumerate(day.kernels) if here(*life)]
         self.inputs = sorted(at for at, _ in day.inputs if at >= start)
         self.in_jupyter = sorted(at for at, ssh in day.inputs if at >= start and not ssh)
+        self.asked = sorted((one for one in day.asked if one.at >= start), key=lambda one: one.at)
+        self._asked_at = [one.at for one in self.asked]
         self.boots = [start, *(at for at in day.reboots if at > start)]
 
     def booted_at(self, moment: float) -> float:
@@ -192,7 +210,8 @@ class Machine:
 
     def jupyter_activity(self, moment: float) -> float:
         """`last_activity` of the server, as /api/status has it."""
-        latest = [self.start, last(self.in_jupyter, moment)]
+        # jupyter-server-proxy tells Jupyter of whatever it passes on.
+        latest = [self.start, last(self.in_jupyter, moment), last(self._asked_at, moment)]
         for page in self.pages:
             for start, end in page.visible:
                 if start <= moment:
@@ -315,13 +334,13 @@ class Machine:
     @cached_property
     def kernel_pairs(self) -> list[list[tuple[bool, bool]]]:
         """(busy, waits) of each kernel: a kernel's cell beside the kernel at rest, as one kernel more that is idle."""
-        cells = [(w.start, w.end, (True, w.waits)) for w in self.works if w.kernel is not None]
+        cells = [(w.start, w.end, (True, w.waits or w.serves)) for w in self.works if w.kernel is not None or w.batch]
         return self._lists([*cells, *((start, end, (False, False)) for _, (start, end) in self.kernels)])
 
     @cached_property
     def terminal_pairs(self) -> list[list[tuple[bool, bool]]]:
         """(has a foreground command, it waits for keys) of each terminal."""
-        commands = [(w.start, w.end, (True, w.waits)) for w in self.works if w.shell is not None]
+        commands = [(w.start, w.end, (True, w.waits or w.serves)) for w in self.works if w.shell is not None]
         return self._lists([*commands, *((s.start, s.end, (False, False)) for _, s in self.shells)])
 
     @cached_property

@@ -9,12 +9,13 @@ from datetime import datetime
 from chalicelib import commands, executions, outside, times
 from chalicelib.actions.stopping import LOOK_AFTER, finish_stop
 from chalicelib.aws.commands import Commands
+from chalicelib.aws.faults import as_unavailable
 from chalicelib.aws.instances import Instances
 from chalicelib.aws.ledger import event
 from chalicelib.aws.notebooks import NotebooksTable, Waiting
 from chalicelib.aws.workflows import Workflows
-from chalicelib.errors import CommandFailed, CommandPending, InstancePending, NodError
-from chalicelib.log import note
+from chalicelib.errors import CommandFailed, CommandPending, InstancePending, NodError, Unavailable
+from chalicelib.log import logger, note
 from chalicelib.model import Notebook
 
 _LOST = ("shutting-down", "terminated")
@@ -50,7 +51,7 @@ def answer_command(detail: Mapping[str, object], stage: str, sent: Commands, wor
 
 
 def look_for_command(event: Mapping[str, object], stage: str, sent: Commands) -> dict[str, object]:
-    """The result line of the newest command with a document, sent to an instance since a time.
+    """The result line of the newest command with a document that the execution `run` sent to an instance since a time.
 
     Raises:
         CommandPending: it still runs, or is not to be seen yet.
@@ -63,7 +64,8 @@ def look_for_command(event: Mapping[str, object], stage: str, sent: Commands) ->
         raise NodError("The input has to hold instance_id, document and since (a time).")
     if not commands.is_ours(document, stage):
         document = f"nod-{stage}-{document}"
-    command = commands.newest(sent.sent_to(instance_id, since), document)
+    run = event.get("run")
+    command = commands.newest(sent.sent_to(instance_id, since), document, run if isinstance(run, str) else None)
     if command is None:
         raise CommandPending(f"No command {document} to {instance_id} is to be seen yet.")
     outcome = commands.decide(sent.invocation(command, instance_id), document)
@@ -108,7 +110,7 @@ class InstanceEvents:
             return "ignored: nobody waits for this instance"
         note(notebook=waiting.id, execution=waiting.execution)
         if waiting.state in _LAUNCHING and state != "running":
-            return self._lost(waiting, str(state))
+            return self._lost(waiting, instance_id, str(state))
         if waiting.wait_token is not None:
             # Start and stop look at the instance themselves, whatever the event says.
             done = self._workflows.succeed(waiting.wait_token, {"state": state})
@@ -119,8 +121,18 @@ class InstanceEvents:
             return self._stopped(waiting, instance_id, now)
         return "ignored: nobody waits for this instance"
 
-    def _lost(self, waiting: Waiting, state: str) -> str:
-        cause = json.dumps({"code": "instance_lost", "message": f"The instance is {state}."})
+    def _lost(self, waiting: Waiting, instance_id: str, state: str) -> str:
+        message = f"The instance is {state}."
+        try:
+            with as_unavailable("EC2"):
+                instance = self._instances().describe([instance_id]).get(instance_id)
+        except Unavailable as error:
+            # The launch is to end now, with or without the reason.
+            logger.error("no reason known", instance=instance_id, reason=error.detail)
+            instance = None
+        if instance is not None and instance.reason:
+            message = f"{message} EC2's reason: {instance.reason}."
+        cause = json.dumps({"code": "instance_lost", "message": message})
         done = waiting.wait_token is not None and self._workflows.fail(waiting.wait_token, "InstanceLost", cause)
         done = done or self._workflows.abort(self._launch_arn, waiting.id, "InstanceLost", cause)
         return f"{waiting.id}: {state}{'' if done else ', too late'}"

@@ -21,8 +21,8 @@ from chalicelib.plan import launch_plan, new_notebook, warnings
 from chalicelib.views import LaunchedView
 
 _ATTEMPTS = 8
-# By how much the clocks of the function and of Step Functions may differ. An execution of another notebook with the same
-# name is older by days: records live that long.
+# By how much the clocks of the function and of Step Functions may differ. An execution of another notebook with the
+# same name is older by days: records live that long.
 _CLOCKS = timedelta(minutes=10)
 _SHOWN_ONCE = "Keep the password: it is shown this once, and only its hash is kept."
 _CHOSEN = "Log in with the password that you chose; only its hash is kept."
@@ -108,8 +108,8 @@ class Launching:
         except Unavailable as error:
             self._settle(notebook, error)
             return
-        # An execution of its name that is another's is older: the record of that one has expired, or was taken back. Its
-        # name serves no second time.
+        # An execution of its name that is another's is older: the record of that one has expired, or was taken back.
+        # Its name serves no second time.
         if not started and not self._is_own(notebook, user) and self._notebooks.take_back(notebook):
             raise IdempotencyKeyReused(
                 "This Idempotency-Key served a notebook that is gone. Take a new key for a new notebook.",

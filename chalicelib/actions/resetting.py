@@ -17,12 +17,12 @@ from chalicelib.model import Notebook, PasswordRequest
 
 _KEEP = "Keep the password: it is shown this once, and only its hash is kept. "
 _BEING_SET = (
-    "It is being set; until that is done, in about a minute, the old one holds. If it cannot be set, you get a message. "
-    "If you ask for another one meanwhile, the newest counts."
+    "It is being set; until that is done, in about a minute, the old one holds. If it cannot be set, you get a "
+    "message. If you ask for another one meanwhile, the newest counts."
 )
 _PERHAPS = (
-    "AWS did not answer, so it is not known whether it is being set. Try it in a few minutes; if it does not work then, "
-    "the old one holds: ask for another."
+    "AWS did not answer, so it is not known whether it is being set. Try it in a few minutes; if it does not work "
+    "then, the old one holds: ask for another."
 )
 
 
@@ -73,8 +73,8 @@ def _begun(
 ) -> bool:
     """Starts the workflow. False if nobody can tell whether it began.
 
-    Where Step Functions does not answer, the change is withdrawn, which fails if the workflow has begun it: so whoever
-    is told that nothing was begun is told the truth, and whoever is not has the password.
+    Where Step Functions does not answer and shows no execution, the change is withdrawn, which fails if the workflow
+    has begun it: so whoever is told that nothing was begun is told the truth, and whoever is not has the password.
 
     Raises:
         Unavailable: it was not begun, and will not be.
@@ -82,6 +82,8 @@ def _begun(
     try:
         workflows.start(arn, execution.name, execution.input)
     except Unavailable as error:
+        if _is_there(arn, execution, workflows):
+            return True
         try:
             with as_unavailable("DynamoDB"):
                 withdrawn = notebooks.withdraw_password(counted)
@@ -90,3 +92,11 @@ def _begun(
         if withdrawn:
             raise Unavailable(f"{error.detail} The password was not changed: the old one stays.") from error
     return True
+
+
+def _is_there(arn: str, execution: Execution, workflows: Workflows) -> bool:
+    """Whether Step Functions shows the execution: one so new it may not show yet."""
+    try:
+        return workflows.exists(arn, execution.name)
+    except Unavailable:
+        return False

@@ -18,7 +18,7 @@ def code_of(error: Exception) -> str:
 @contextmanager
 def as_unavailable(what: str) -> Iterator[None]:
     """Inside, any failure of AWS after the SDK's own retries becomes `Unavailable`."""
-    # noqa reason: not loaded without a client.
+
     from botocore.exceptions import (  # noqa: PLC0415
         BotoCoreError,
         ClientError,

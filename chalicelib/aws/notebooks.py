@@ -19,8 +19,8 @@ from chalicelib.paging import Cursor
 _CONDITION = "ConditionalCheckFailedException"
 _CONFLICTS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 _DUE = "due = :due, due_at = :due_at"
-# Who wrote the state last: a write of ours by its id, a workflow by the name of its execution. Either knows a try of its
-# own by it whose answer was lost.
+# Who wrote the state last: a write of ours by its id, a workflow by the name of its execution. By it either knows a try
+# of its own whose answer was lost.
 _MOVED = "moved_by"
 
 
@@ -336,9 +336,9 @@ class NotebooksTable:
         return self._update_if(
             notebook.id,
             "attribute_exists(id) AND (attribute_not_exists(#change) OR #change = :withdrawn) AND "
-            "(attribute_not_exists(password_number) OR password_number < :number)",
+            "(attribute_not_exists(hash_number) OR hash_number < :number)",
             "SET #change = :withdrawn",
-            names={"#change": f"password_change_{number}"},
+            names={"#change": f"hash_change_{number}"},
             values=to_item({":withdrawn": "withdrawn", ":number": number}),
         )
 

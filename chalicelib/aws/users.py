@@ -78,7 +78,7 @@ class UsersTable:
     def add(self, record: Mapping[str, object]) -> bool:
         """Writes a new user and takes their name, both or none. False if the name is taken."""
         name_row = {"id": _NAME_ROW + str(record["name"]), "user": record["id"]}
-        return self._transact(
+        added = self._transact(
             [
                 {
                     "Put": {
@@ -90,6 +90,8 @@ class UsersTable:
                 for row in (record, name_row)
             ]
         )
+        # Nobody else makes this id: a row that has it is of this call, whose answer was lost.
+        return added or self._row(str(record["id"])) is not None
 
     def update(self, user_id: str, changes: Mapping[str, object | None]) -> bool:
         """Sets attributes; None removes one. False if there is no such user."""
@@ -105,12 +107,12 @@ class UsersTable:
         return self._update_if(user_id, "attribute_exists(id)", change, keys, values)
 
     def remove(self, user: User) -> bool:
-        """Removes a user and frees their name, both or none. False if they have notebooks, or are gone by now.
+        """Removes a user and frees their name, both or none. False if they have notebooks; True too if they are gone.
 
         The condition on the row is what a request for a notebook at the same moment meets, too: either it is refused,
         or the user stays.
         """
-        return self._transact(
+        removed = self._transact(
             [
                 {
                     "Delete": {
@@ -131,6 +133,7 @@ class UsersTable:
                 },
             ]
         )
+        return removed or self._row(user.id) is None
 
     def _row(self, key: str) -> dict[str, Any] | None:
         answer = self._client.get_item(TableName=self._table, Key={"id": {"S": key}}, ConsistentRead=True)

@@ -1,8 +1,8 @@
 """Conditional writes that know themselves again.
 
-A connection can break after DynamoDB did what a call asks. The SDK then repeats the call, and the first try has made its
-condition false: without more, that looks as if somebody else had been first. So a write leaves an id of its own beside
-the change, and asks for the row where the condition fails: if the id is there, the change is its own.
+A connection can break after DynamoDB did what a call asks. The SDK then repeats the call, and the first try has made
+its condition false: without more, that looks as if somebody else had been first. So a write leaves an id of its own
+beside the change, and asks for the row where the condition fails: if the id is there, the change is its own.
 """
 
 from __future__ import annotations

@@ -10,13 +10,16 @@ Not so messages to widgets, which ipykernel may hand to another shell than the o
 others, they follow each other only. A kernel that starts anew has ended them all, also in the server's book: when a
 kernel dies, that says `busy` until the next cell has run.
 
+A kernel that stands at a breakpoint says so by a debug_event, and debugpy stops all of its threads: nothing goes on in
+it until somebody continues.
+
 Knows neither Jupyter nor the clock: what was seen is handed in, times are seconds of CLOCK_BOOTTIME.
 """
 
 import json
 from collections import deque
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 CELL = "execute_request"
 WIDGETS = ("comm_open", "comm_msg")
@@ -28,8 +31,13 @@ MOST = 64
 LONGEST_ID = 200
 # Of a kernel that has started: its own word, and that of its socket to a server that was connected before.
 STARTS = ("starting", "iopub_welcome")
+# A breakpoint, a step's end or an exception; and what ends that. Said beside the cell, by the debugger.
+STOPS, GOES_ON = "debug_stopped", ("debug_continued", "debug_terminated", "debug_exited")
 # Parts of a message as ZeroMQ carries it, after the identities: signature, header, parent, metadata, content.
 HEADER, PARENT, CONTENT = 1, 2, 4
+
+# In the headers of what is parsed.
+MARKS = (b'"status"', b'"comm_', b'"input_request"', b'"iopub_welcome"', b'"debug_event"')
 
 # Where a request is handled: its shell, and whether it is a message to a widget. No request has the place None.
 Place = tuple[str, bool] | None
@@ -68,6 +76,8 @@ class Kernel:
         self.work: dict[Place, Work] = {}
         #: Whether it has said anything that the server's word can be of.
         self.heard = False
+        #: Whether it stands at a breakpoint.
+        self.stopped = False
         self.ended: deque[str] = deque(maxlen=MOST)
 
     def put(self, asked: Request, now: float) -> Work:
@@ -84,23 +94,35 @@ class Kernel:
         done = self.work.pop(place)
         if done.is_cell:
             self.ended.append(done.id)
+            self.stopped = False
 
     def end_all(self) -> None:
         """What ran has ended with its process."""
         for place in list(self.work):
             self.end(place)
-        self.heard = False
+        self.heard = self.stopped = False
 
 
 def read(parts: list[bytes]) -> News | None:
     """What a message tells; None: output, which there is most of, and which is not parsed."""
     header = bytes(parts[HEADER])
-    if not any(kind in header for kind in (b'"status"', b'"comm_', b'"input_request"', b'"iopub_welcome"')):
+    if not any(kind in header for kind in MARKS):
         return None
     kind = str(json.loads(header)["msg_type"])
     parent = json.loads(parts[PARENT])
     asked = Request(*(str(parent.get(name) or "")[:LONGEST_ID] for name in ("msg_type", "msg_id", "subshell_id")))
-    return News(str(json.loads(parts[CONTENT])["execution_state"]) if kind == "status" else kind, asked)
+    if kind == "status":
+        kind = str(json.loads(parts[CONTENT])["execution_state"])
+    elif kind == "debug_event":
+        kind = _debugged(json.loads(parts[CONTENT]))
+    return News(kind, asked)
+
+
+def _debugged(event: dict[str, Any]) -> str:
+    """What a debugger's event tells of the kernel. One that stops a single thread stops no kernel."""
+    body = event.get("body")
+    one = event.get("event") == "stopped" and isinstance(body, dict) and body.get("allThreadsStopped") is False
+    return "debug_event" if one else f"debug_{event.get('event')}"
 
 
 class Cells:
@@ -130,6 +152,10 @@ class Cells:
             # That can be known before its beginning is, and after its end.
             if asked.id not in its.ended:
                 its.put(asked, now).waits = True
+        elif news.kind == STOPS:
+            its.stopped = True
+        elif news.kind in GOES_ON:
+            its.stopped = False
         elif news.kind in ("busy", "idle") and asked.kind in ("", CELL, *WIDGETS):
             its.heard = True
             if news.kind == "busy" and asked.kind:
@@ -142,6 +168,11 @@ class Cells:
         if kernel in self._kernels:
             for each in self._kernels[kernel].work.values():
                 each.waits = False
+
+    def resumed(self, kernel: str) -> None:
+        """Somebody has told its debugger to go on."""
+        if kernel in self._kernels:
+            self._kernels[kernel].stopped = False
 
     def state(self, kernel: str, busy: bool, now: float) -> tuple[bool, bool]:
         """Whether it is at work, and whether it only waits for input; `busy` is the server's word.
@@ -159,7 +190,7 @@ class Cells:
         counts = [each for each in work.values() if each.is_cell or now - each.since >= BRIEF_SECONDS]
         if not counts:
             return busy and not work, False
-        return True, all(each.waits for each in counts)
+        return True, its.stopped or all(each.waits for each in counts)
 
     def keep(self, kernels: Iterable[str]) -> None:
         """Forgets kernels that are no more."""

@@ -15,8 +15,10 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from .activity import Sample, number
-from .processes import Look, Processes
+from .processes import Look, Process, Processes
 from .terminals import Linux, Terminals
+from .waiting import Linux as WaitingSystem
+from .waiting import Waiting
 
 # Written by the server every two seconds.
 SNAPSHOT = "/run/nod-activity/activity.json"
@@ -211,7 +213,9 @@ class Looker:
         self._snapshot_path = snapshot
         self._stale = max(LEAST_STALE_SECONDS, STALE_SECONDS * minute / 60)
         self._processes = Processes(proc)
-        self._terminals = Terminals(Linux(proc))
+        self._waiting = Waiting(WaitingSystem(proc))
+        self._terminals = Terminals(Linux(proc), self._waiting.is_uncalled)
+        self._looked_at: float | None = None
         self._traffic = Traffic(lambda: run(COUNTERS), TRAFFIC_SECONDS * minute / 60)
         self.has_gpu = os.path.exists(GPU)  # noqa: PTH110
         self._gpu = Now(GPU_SECONDS * minute / 60, lambda: _busiest_gpu(run(GPU_QUESTION)))
@@ -228,8 +232,10 @@ class Looker:
         if found is None:
             return Sample(now, network_bytes=network, gpu_percent=gpu)
         self.busiest = found.busiest
-        terminals, typed_at = self._terminals.look(found.processes, now, time.time())
         jupyter = read_snapshot(self._snapshot_path, now) if found.server else Snapshot(now, 0.0, [], (0, 0))
+        before, self._looked_at = self._looked_at, now
+        self._waiting.begin(found.used, now - (now if before is None else before), jupyter.proxied if jupyter else ())
+        terminals, typed_at = self._terminals.look(found.processes, now, time.time())
         # When somebody was there last stays true of a server that hangs, and nobody does anything in one that does.
         input_at = max(typed_at, jupyter.input_at if jupyter else 0.0)
         if jupyter is not None and now - jupyter.at > self._stale:
@@ -238,7 +244,7 @@ class Looker:
             now,
             input_at=input_at,
             input_unseen=jupyter is not None and jupyter.unseen,
-            kernels=jupyter.kernels if jupyter else None,
+            kernels=self._kernels(jupyter, found, now) if jupyter else None,
             terminals=terminals,
             cpu_seconds=found.cpu_seconds,
             busiest_seconds=found.busiest_seconds,
@@ -247,3 +253,40 @@ class Looker:
             gpu_percent=gpu,
             browsers=jupyter.browsers if jupyter else None,
         )
+
+    def _kernels(self, jupyter: Snapshot, look: Look, now: float) -> list[tuple[bool, bool]]:
+        """The server's kernels, with those that only wait as their processes show it, and those that others started."""
+        found = []
+        its = {each[0]: each[1:] for each in jupyter.processes if each is not None}
+        by_pid = {process.pid: process for process in look.processes}
+        for place, (busy, waits) in enumerate(jupyter.kernels):
+            told = jupyter.processes[place] if place < len(jupyter.processes) else None
+            process = by_pid.get(told[0]) if told is not None else None
+            if busy and not waits and process is not None:
+                found.append((True, self._waits(process, its[process.pid], look.processes)))
+            else:
+                found.append((busy, waits))
+        # Those that the server has just started are not in its file yet.
+        known = set(its) | ({look.server_pid} if look.server_pid is not None else set())
+        return found + self._waiting.batch_runs(look.processes, known, now)
+
+    def _waits(self, kernel: Process, ports: tuple[int, ...], processes: list[Process]) -> bool:
+        """Whether a busy kernel waits for an answer at a terminal that it has opened, or for somebody to call it."""
+        children = {process.pid for process in _below(kernel.pid, processes)}
+        if children:
+            return bool(children & self._terminals.asking) and not children & self._terminals.working
+        return self._waiting.is_uncalled([kernel], ports)
+
+
+def _below(pid: int, processes: list[Process]) -> list[Process]:
+    """What a process has started, and what that has started. Parents have lower numbers, mostly."""
+    above, found = {pid}, []
+    for _ in range(3):
+        new = [
+            one for one in processes if one.stat.ppid in above and one.pid not in above and one.stat.state not in b"ZX"
+        ]
+        if not new:
+            break
+        found += new
+        above.update(one.pid for one in new)
+    return found

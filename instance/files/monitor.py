@@ -31,8 +31,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .activity import ACTIVITY, Activity, number
-from .due import DueJobs, Job
-from .looks import Looker, Space, boottime, home_space
+from .looks import Looker, Space, boottime, home_space, run
 from .notebook_probe import KEY, NOTEBOOK, ask
 from .server_status import ServerStatus
 
@@ -71,7 +70,12 @@ IMDS = ("169.254.169.254", 80)
 ACCEPTED = Path("/run/nod-monitor/accepted")
 STATE = Path("/run/nod-monitor/state.json")
 
+TIME = "%Y-%m-%dT%H:%M:%SZ"
+# Tells when the user's own jobs are due (due_jobs.py).
+DUE_JOBS = ("/usr/bin/python3", "-I", "/opt/nod/due_jobs.py")
+
 Values = Mapping[str, Any]
+Jobs = list[dict[str, str]]
 
 
 class HeartbeatError(Exception):
@@ -399,6 +403,15 @@ class Timekeeper:
         return (date - before).total_seconds()
 
 
+def due_jobs() -> Jobs:
+    """The user's next jobs, as the program of ours prints them; none when it cannot tell."""
+    try:
+        found = json.loads(run(DUE_JOBS) or b"[]")
+        return [{name: str(job[name]) for name in ("at", "what", "name")} for job in found]
+    except (ValueError, KeyError, TypeError):
+        return []
+
+
 class DeadMan:
     """Decides to end a machine that nobody uses and nobody watches: the sweep that should do it is dead.
 
@@ -522,10 +535,6 @@ class Rhythm:
         self._due = now + max(LEAST_SECONDS, wait)
 
 
-def _none_due(now: datetime.datetime) -> list[Job]:  # noqa: ARG001
-    return []
-
-
 class Monitor:
     """The whole of it. `tick` does what is due now; clocks, parties outside and the end are handed in."""
 
@@ -544,7 +553,7 @@ class Monitor:
         wall: Callable[[], datetime.datetime] = utc_now,
         end: Callable[[], None] = power_off,
         space: Callable[[], Space | None] = home_space,
-        due_jobs: Callable[[datetime.datetime], list[Job]] = _none_due,
+        due_jobs: Callable[[], Jobs] = list,
         server: ServerStatus | None = None,
     ) -> None:
         self._looker = looker
@@ -563,7 +572,7 @@ class Monitor:
         self._end = end
         self._space = space
         self._due_jobs = due_jobs
-        self._jobs: list[Job] = []
+        self._jobs: Jobs = []
         self._jobs_at: float | None = None
         started = clock()
         self.activity = Activity(started)
@@ -705,11 +714,12 @@ class Monitor:
         space = self._space()
         if space is not None:
             facts["disk"] = {"free_mib": space.free_mib, "size_mib": space.size_mib}
-        jobs = self._jobs_due(now, wall)
+        at = wall.strftime(TIME)
+        jobs = self._jobs_due(now, at)
         if jobs:
-            facts["due_jobs"] = [job.to_fact() for job in jobs]
+            facts["due_jobs"] = jobs
         return {
-            "at": wall.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "at": at,
             "boot_id": self._boot_id,
             "beat": self._beat,
             "uptime": int(now),
@@ -726,12 +736,12 @@ class Monitor:
             "expires_at": int(wall.timestamp()) + KEPT_SECONDS,
         }
 
-    def _jobs_due(self, now: float, wall: datetime.datetime) -> list[Job]:
+    def _jobs_due(self, now: float, at: str) -> Jobs:
         """The user's jobs that are due next. Asked now and then, and when one of them is past."""
-        passed = any(job.at <= wall for job in self._jobs)
+        passed = any(job["at"] <= at for job in self._jobs)
         if passed or self._jobs_at is None or now - self._jobs_at >= JOBS_SECONDS * self._scale:
-            self._jobs, self._jobs_at = self._due_jobs(wall), now
-        return self._jobs
+            self._jobs, self._jobs_at = self._due_jobs(), now
+        return [job for job in self._jobs if job["at"] > at]
 
     def _is_valid(self, address: str | None, now: float) -> bool | None:
         """Whether the shown certificate is good for the address. A good one is believed until one of them changes or an
@@ -837,4 +847,4 @@ def main(settings: Path) -> None:
     minute = minute_of(os.environ)
     table = HeartbeatTable(given["table"], given["region"], os.environ.get("AWS_ENDPOINT_URL"))
     # Set by the unit: the boot that systemd knows, 32 hexadecimal digits.
-    serve(Monitor(Looker(minute), Metadata(), table, os.environ["NOD_BOOT_ID"], minute=minute, due_jobs=DueJobs().at))
+    serve(Monitor(Looker(minute), Metadata(), table, os.environ["NOD_BOOT_ID"], minute=minute, due_jobs=due_jobs))

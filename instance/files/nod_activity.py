@@ -7,8 +7,8 @@ leaves the file old, which the monitor takes as unknown, not as idle.
 What kernels say is heard where the server hears it itself, since it reaches pages only while they are there; that one
 asks for input() only the page is told that ran the cell.
 
-Requests are seen when they end, by the server's own log; messages of the websockets of apps and extensions when they
-pass. A message is only noted then, and judged when the file is written.
+Requests are seen when they end, by the server's own log, and while they take long. Messages of the websockets of apps
+and extensions are seen when they pass: a message is only noted then, and judged when the file is written.
 
 It leans on some names of Jupyter Server, Tornado and pyzmq that are not public. Where one is missing, less is known: a
 kernel is as busy then as the server says, also while it waits for input(). A request or websocket that could not be
@@ -21,12 +21,14 @@ import json
 import os
 import re
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from cells import Cells, read
+from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.services.kernels.connection.base import deserialize_binary_message, deserialize_msg_from_ws_v1
 from open_sockets import OPEN
 from rhythm import Talk
@@ -39,6 +41,8 @@ WRITE_MILLISECONDS = 2000
 AWAY_SECONDS = 30.0
 # For so long after something could not be looked at, nobody knows who is there.
 UNSEEN_SECONDS = 60.0
+# What a person tells a debugger; all else a page asks by itself. A kernel that has ended its debugger goes on, too.
+GO_ON = ("continue", "next", "stepIn", "stepOut", "disconnect", "terminate")
 PROXIED = re.compile(r"/proxy/(?:absolute/)?(?:[^/]*:)?(\d{1,5})(?:/|$)")
 # An app that nobody asked for so long is not being used through the server.
 PROXIED_SECONDS = 120.0
@@ -66,6 +70,8 @@ class Watch:
         self._saves = Saves()
         self._cells = Cells()
         self._talks: dict[Any, Talk] = {}
+        # Handlers of requests that are being answered.
+        self._answering: weakref.WeakSet[Any] = weakref.WeakSet()
         self._unseen_at: float | None = None
         # Ports of apps, and when one was last asked through this server.
         self._proxied: dict[int, float] = {}
@@ -85,6 +91,7 @@ class Watch:
         settings["kernel_websocket_connection_class"] = self._watched(settings["kernel_websocket_connection_class"])
         OPEN.on_open = lambda handler: self._or_unseen(self._opened, handler)
         OPEN.on_close = lambda handler: self.safely(self._closed, handler)
+        self.safely(self._watch_requests)
         self.safely(self._leave_out_asides)
         self.safely(self._watch_kernels)
         self.safely(self._watch_saves)
@@ -111,6 +118,16 @@ class Watch:
             self._unseen_at = boottime()
         if self._visits.input_at - before >= AWAY_SECONDS:
             self.safely(self._write)
+
+    def _watch_requests(self) -> None:
+        prepare, watch = JupyterHandler.prepare, self
+
+        async def prepare_and_see(handler: Any, *arguments: Any, **keywords: Any) -> Any:
+            done = await prepare(handler, *arguments, **keywords)
+            watch.safely(watch._answering.add, handler)
+            return done
+
+        JupyterHandler.prepare = prepare_and_see
 
     def _leave_out_asides(self) -> None:
         manager = self._app.kernel_manager
@@ -164,6 +181,7 @@ class Watch:
     def _request(self, handler: Any) -> None:
         request = handler.request
         now = boottime()
+        self._answering.discard(handler)
         login = request.path == "/login" and request.method == "POST" and handler.get_status() == 302
         if login or getattr(handler, "_jupyter_current_user", None):
             self._visits.request(
@@ -213,6 +231,13 @@ class Watch:
 
     def _judge(self) -> None:
         now = boottime()
+        for handler in list(self._answering):
+            stream = getattr(handler.request.connection, "stream", None)
+            if handler._finished or stream is None or stream.closed():
+                self._answering.discard(handler)
+            elif getattr(handler, "_jupyter_current_user", None):
+                request = handler.request
+                self._visits.goes_on(request.method, request.path, request.headers, now)
         for handler, talk in self._talks.items():
             self._visits.talked(talk)
             self._note_app(handler, now)
@@ -239,11 +264,17 @@ class Watch:
         if connection.subprotocol == V1:
             _, parts = deserialize_msg_from_ws_v1(message)
             header = json.loads(parts[0])
-            content = json.loads(parts[3]) if header["msg_type"] == "execute_request" else {}
+            content = json.loads(parts[3]) if header["msg_type"] in ("execute_request", "debug_request") else {}
+            sent = bytes(parts[3])
         else:
             whole = deserialize_binary_message(message) if isinstance(message, bytes) else json.loads(message)
             header, content = whole["header"], whole.get("content") or {}
-        self._visits.to_kernel(connection.kernel_id, header["msg_type"], bool(content.get("silent")), boottime())
+            sent = json.dumps(content).encode() if header["msg_type"] == "comm_msg" else b""
+        kind = header["msg_type"]
+        if kind == "debug_request" and content.get("command") in GO_ON:
+            kind = "debug_step"
+            self._cells.resumed(connection.kernel_id)
+        self._visits.to_kernel(connection.kernel_id, kind, bool(content.get("silent")), boottime(), sent)
         if header["msg_type"] == "input_reply":
             self._cells.answered(connection.kernel_id)
 

@@ -79,6 +79,10 @@ class Look(NamedTuple):
     server: bool
     #: Names of the user's busiest processes in the last looks.
     busiest: list[str]
+    #: Core-seconds since the look before, by process.
+    used: dict[int, float] = {}  # noqa: RUF012 (never changed)
+    #: The notebook's server.
+    server_pid: int | None = None
 
 
 def parse_stat(data: bytes) -> Stat:
@@ -144,7 +148,7 @@ class Processes:
             if known.is_user:
                 stats[pid] = stat
         server = self._server()
-        cpu, most, disk = self._growth(before, stats, server)
+        cpu, most, disk, used = self._growth(before, stats, server)
         self._looked_at = now
         return Look(
             None if first else cpu,
@@ -153,12 +157,14 @@ class Processes:
             [self._known[pid] for pid in stats],
             server is not None,
             self._busiest(),
+            used,
+            server,
         )
 
     def _growth(
         self, before: dict[int, Process], stats: dict[int, Stat], server: int | None
-    ) -> tuple[float, float, float | None]:
-        """Core-seconds, those of the busiest process, and bytes since the look before.
+    ) -> tuple[float, float, float | None, dict[int, float]]:
+        """Core-seconds, those of the busiest process, bytes, and core-seconds by process, since the look before.
 
         What each process has now is kept for the next.
         """
@@ -194,7 +200,8 @@ class Processes:
         self._names.append(self._named(used))
         # One that ends between two reads is nothing; that none can be read is a monitor without its powers.
         written = None if unreadable and not readable else float(disk)
-        return sum(used.values()) / self._ticks, max(used.values(), default=0) / self._ticks, written
+        seconds = {pid: ticks / self._ticks for pid, ticks in used.items() if ticks}
+        return sum(used.values()) / self._ticks, max(used.values(), default=0) / self._ticks, written, seconds
 
     def _ended(self, before: dict[int, Process], stats: dict[int, Stat]) -> Counter[int]:
         """By living process: what its descendants that have ended had been counted for.

@@ -19,6 +19,7 @@ import re
 import shlex
 import stat
 import termios
+from collections.abc import Callable
 from typing import Protocol
 
 from .processes import LONGEST, Process, parse_stat
@@ -84,9 +85,14 @@ class System(Protocol):
 class Terminals:
     """Remembers the terminals between two looks."""
 
-    def __init__(self, system: System) -> None:
+    def __init__(self, system: System, is_uncalled: Callable[[list[Process]], bool] | None = None) -> None:
+        """`is_uncalled`: whether a foreground command is a server that nobody calls."""
         self._system = system
+        self._is_uncalled = is_uncalled
         self._accessed: dict[tuple[int, int], float] = {}
+        #: Processes of terminals that stand at a question, and of those that work.
+        self.asking: set[int] = set()
+        self.working: set[int] = set()
 
     def look(self, processes: list[Process], now: float, wall: float) -> tuple[list[tuple[bool, bool]] | None, float]:
         """The user's terminals as (has a foreground command, it waits for keys), and when one was typed in last.
@@ -101,11 +107,17 @@ class Terminals:
                 held.setdefault((process.stat.tty, process.stat.tpgid), []).append(process)
         typed = 0.0
         commands = []
+        self.asking, self.working = set(), set()
         before, self._accessed = self._accessed, {}
         for (device, _), its in held.items():
             path = self._system.path(its[0].pid, device)
             typed = max(typed, self._typed(path, device, before, now, wall))
-            commands.append(self._command(path, device, its))
+            command = self._command(path, device, its)
+            commands.append(command)
+            if command[0] and not command[1]:
+                self.working.update(process.pid for process in its)
+            elif self._asks(path, device, its):
+                self.asking.update(process.pid for process in its)
         if (True, None) in commands and (True, False) not in commands:
             return None, typed
         return [(command, bool(waits)) for command, waits in commands], typed
@@ -136,7 +148,22 @@ class Terminals:
         if edits is False:
             ends = {self._ends_elsewhere(member) for member in members}
             return True, False if True in ends else None if None in ends else True
-        return True, not self._works(members, device)
+        return True, not self._works(members, device) or (self._is_uncalled is not None and self._is_uncalled(members))
+
+    def _asks(self, path: str, device: int, processes: list[Process]) -> bool:
+        """Whether what holds a terminal stands at a question: reads a line, or is an editor or a pager.
+
+        Not a prompt: a program may hold the other end of the terminal and give its commands there, one now and then.
+        """
+        members = [process for process in processes if process.stat.pgrp == process.stat.tpgid]
+        if self._system.edits_lines(path) is False:
+            return any(member.stat.comm.decode("utf-8", "replace") in ATTENDED for member in members)
+        return any(self._system.reads(member.pid, device) and not self._is_prompt(member) for member in members)
+
+    def _is_prompt(self, process: Process) -> bool:
+        """Whether it is a shell that was given nothing to run."""
+        words = self._system.arguments(process.pid)[1:]
+        return process.stat.comm in SHELLS and all(word.startswith("-") for word in words)
 
     def _works(self, members: list[Process], device: int) -> bool:
         """False when one waits for a line, or follows what others write, and the rest waits for that one."""

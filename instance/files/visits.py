@@ -47,7 +47,9 @@ PARTS = (
 FORMS = ("application/x-www-form-urlencoded", "multipart/form-data")
 SURE, MAYBE, NEVER = "sure", "maybe", "never"
 # What a kernel is asked because somebody pressed a key.
-TYPED = ("execute_request", "complete_request", "inspect_request", "history_request", "is_complete_request")
+TYPED = (
+    "execute_request", "complete_request", "inspect_request", "history_request", "is_complete_request", "debug_step",
+)  # fmt: skip
 # A page answers a widget's news within this time without anybody's doing.
 ECHO_SECONDS = 2.0
 MOST_CLIENTS = 256
@@ -127,6 +129,11 @@ class Visits:
         content = Content.of(asked.body)
         return self._traffic.request(asked.client, asked.method, asked.path, content, begin=asked.began, end=asked.now)
 
+    def goes_on(self, method: str, path: str, headers: Mapping[str, str], now: float) -> None:
+        """A request that is still being answered: a large file that somebody fetches, a form that takes its time."""
+        if not _below(path, JUPYTERS) and sign_of(method, path, headers) == SURE:
+            self.input_at = max(self.input_at, now)
+
     def talked(self, talk: Talk) -> None:
         """Looks at what was sent over a websocket since this was called last."""
         self.input_at = max(self.input_at, talk.judge(self._traffic))
@@ -141,10 +148,16 @@ class Visits:
         if self._sockets[client] <= 0:
             del self._sockets[client]
 
-    def to_kernel(self, kernel: str, kind: str, silent: bool, now: float) -> None:
-        """A message of type `kind` from a page to a kernel."""
+    def to_kernel(self, kernel: str, kind: str, silent: bool, now: float, sent: bytes | None = None) -> None:
+        """A message of type `kind` from a page to a kernel. `sent`: what it holds, of a message to a widget.
+
+        A page that is not visible here may be one that does not poll as JupyterLab does (voila): what is moved there is
+        told from what plays by its rhythm.
+        """
         if kind == "comm_msg":
-            if now - self._spoke.get(kernel, -ECHO_SECONDS) >= ECHO_SECONDS and self.browsers(now)[0] > 0:
+            uneven = sent is not None and self._traffic.message(kernel, "/widgets", Content.of(sent), now)
+            echo = now - self._spoke.get(kernel, -ECHO_SECONDS) < ECHO_SECONDS
+            if not echo and (uneven or self.browsers(now)[0] > 0):
                 self.input_at = max(self.input_at, now)
         elif kind == "input_reply" or (kind in TYPED and not silent):
             self.input_at = max(self.input_at, now)
@@ -183,10 +196,11 @@ def sign_of(method: str, path: str, headers: Mapping[str, str]) -> str:
     mode, kind = headers.get("Sec-Fetch-Mode"), headers.get("Sec-Fetch-Dest", "")
     navigates = _navigates(headers)
     if method in WRITES:
-        # A page sends no form by itself. Who does not say how it was sent is an old browser, or a program that
-        # somebody wrote to send forms.
+        # A page sends no form by itself. What bears no mark of a browser at all is of a program, which somebody runs to
+        # do something in the app: a tab that was forgotten has marks.
         is_form = headers.get("Content-Type", "").split(";")[0].strip().lower() in FORMS
-        return SURE if navigates or (is_form and mode is None) else MAYBE
+        by_program = not any(name in headers for name in ("Sec-Fetch-Mode", "Origin", "Referer"))
+        return SURE if navigates or (is_form and mode is None) or by_program else MAYBE
     if method != "GET" or _below(path, STATIC) or kind in PARTS or mode == "websocket":
         return NEVER
     if "text/event-stream" in headers.get("Accept", "") or "prefetch" in _purpose(headers):
@@ -195,7 +209,8 @@ def sign_of(method: str, path: str, headers: Mapping[str, str]) -> str:
         # A link, an address or a reload: browsers mark what a person did. A page that reloads itself has no mark, nor
         # has any page in a browser that does not give it.
         return SURE if headers.get("Sec-Fetch-User") == "?1" else MAYBE
-    return MAYBE if is_of_page(headers) else NEVER
+    by_program = "Sec-Fetch-Site" not in headers and "Referer" not in headers
+    return MAYBE if by_program or is_of_page(headers) else NEVER
 
 
 def _navigates(headers: Mapping[str, str]) -> bool:

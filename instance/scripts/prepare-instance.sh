@@ -52,6 +52,8 @@ fi
 run bash "$FILES/reserve_space.sh" / || log "no part of the disk is kept for root"
 
 put "$FILES/nftables.conf" /etc/systemd/system/nftables.service.d/nod.conf 0644
+# For the monitor, whose own document has no room for it.
+put "$FILES/due_jobs.py" /opt/nod/due_jobs.py 0755
 # What later documents and units run: how the server starts, and whether it is ours that answers.
 for file in safe_mode.py server_causes.py notebook_probe.py check_notebook.py; do
     put "$FILES/$file" "/opt/nod/$file" 0644

@@ -66,7 +66,7 @@ class Front:
         self._dynamodb = threading.Lock()
         self._transactions = Transactions()
         self._throttles: dict[tuple[str, str], int] = {}
-        self._answers: dict[tuple[str, str], int] = {}
+        self._answers: dict[tuple[str, str, str], int] = {}
         self._counting = threading.Lock()
         self.throttling = False
         """Whether the faults of calls count yet: not while the stack is deployed."""
@@ -94,13 +94,9 @@ class Front:
         service, action = identify(environ)
         try:
             answer = self._answer(service, action, environ, started)
-            if not self._loses(service, action):
-                return answer
-            b"".join(answer)
-            status = "lost"
-            raise AnswerLostError(f"the answer to {service} {action}")
-        except AnswerLostError:
-            raise
+            lost = self._loses(_caller(environ), service, action)
+            if lost:
+                answer, status = [b"".join(answer)], "lost"
         except Exception:
             log.exception("%s %s failed", service, action)
             return _error(service, "InternalFailure", "The local cloud failed; see .local/log/aws.log.", 500)(
@@ -110,6 +106,9 @@ class Front:
             fields = {"service": service, "action": action, "status": status}
             fields["ms"] = str(round((time.monotonic() - began) * 1000, 1))
             log.info("call", extra={"fields": fields})
+        if lost:
+            raise AnswerLostError(f"the answer to {service} {action}")
+        return answer
 
     def _answer(self, service: str, action: str, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         with self._counting:
@@ -130,9 +129,8 @@ class Front:
         if service == "dynamodb":
             # A conditional write is one step on AWS; moto looks first and writes then.
             with self._dynamodb:
-                if action == "TransactWriteItems":
-                    return self._transact(environ, start_response)
-                return [b"".join(self._moto(environ, start_response))]
+                done = self._transact if action == "TransactWriteItems" else self._moto
+                return [b"".join(done(environ, start_response))]
         return self._moto(environ, start_response)  # type: ignore[no-any-return]
 
     def _transact(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
@@ -155,11 +153,12 @@ class Front:
             self._transactions.note(request, time.monotonic())
         return [answer]
 
-    def _loses(self, service: str, action: str) -> bool:
+    def _loses(self, caller: str, service: str, action: str) -> bool:
         if not self.throttling or not self._faults.active("answer_lost", service, f"{service}:{action}"):
             return False
         with self._counting:
-            seen = self._answers[service, action] = self._answers.get((service, action), 0) + 1
+            # Counted for each caller: of two that call in turn, one would lose every answer.
+            seen = self._answers[caller, service, action] = self._answers.get((caller, service, action), 0) + 1
         return seen % 2 == 1
 
     def _throttled(self, service: str, action: str) -> bool:
@@ -213,6 +212,11 @@ class Front:
         if answer.error:
             headers["X-Amz-Function-Error"] = answer.error
         return Response(answer.payload.encode(), 200, headers, content_type="application/json")
+
+
+def _caller(environ: dict[str, Any]) -> str:
+    """The key that a request is signed with: of the functions, of the workflows, or of the machines."""
+    return str(environ.get("HTTP_AUTHORIZATION", "")).partition("Credential=")[2].partition("/")[0]
 
 
 def identify(environ: dict[str, Any]) -> tuple[str, str]:
@@ -292,7 +296,7 @@ class _Handler(MotoRequestHandler):
     disable_nagle_algorithm = True
     timeout = 120
 
-    def connection_dropped(self, error: BaseException, environ: Any = None) -> None:
+    def connection_dropped(self, *_: Any) -> None:
         """Closes the connection: the caller of AnswerLostError would wait for its answer, as it is kept alive."""
         self.close_connection = True
 

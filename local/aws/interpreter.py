@@ -204,6 +204,9 @@ def _correct_errors(patches: Patches) -> None:
             error = f"Lambda.{ex.response['Error']['Code']}"
             event.error_name = CustomErrorName(error)
             event.event_details["lambdaFunctionFailedEventDetails"]["error"] = error
+        elif isinstance(ex, BotoCoreError):
+            event.error_name = CustomErrorName("Lambda.SdkClientException")
+            event.event_details["lambdaFunctionFailedEventDetails"]["error"] = "Lambda.SdkClientException"
         return event
 
     patches.set(StateTaskLambda, "_from_error", from_error)
@@ -219,6 +222,17 @@ def _correct_errors(patches: Patches) -> None:
     tell: Any = state_task_service_sfn.StateTaskServiceSfn._from_error
 
     def from_states(task: Any, env: Any, ex: Exception) -> Any:
+        if isinstance(ex, BotoCoreError) and not isinstance(ex, ParamValidationError):
+            # moto: `States.Runtime`, which nothing catches.
+            error = "StepFunctions.SdkClientException"
+            return FailureEvent(
+                env=env,
+                error_name=CustomErrorName(error),
+                event_type=HistoryEventType.TaskFailed,
+                event_details=EventDetails(  # type: ignore[typeddict-item]
+                    taskFailedEventDetails=TaskFailedEventDetails(error=error, cause=str(ex))
+                ),
+            )
         event = tell(task, env, ex)
         details = next(iter(event.event_details.values()))
         if str(details.get("error", "")).endswith("ExceptionException"):

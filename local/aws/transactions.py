@@ -1,5 +1,5 @@
-"""ClientRequestToken of DynamoDB's TransactWriteItems: for 10 minutes the same token with the same transaction answers well
-and does nothing more; with another transaction it is `IdempotentParameterMismatchException`.
+"""ClientRequestToken of DynamoDB's TransactWriteItems: for 10 minutes the same token with the same transaction answers
+well and does nothing more; with another transaction it is `IdempotentParameterMismatchException`.
 
 moto ignores it: a transaction that is repeated, since its answer was lost, fails by its own conditions. Of one that was
 cancelled DynamoDB remembers nothing.

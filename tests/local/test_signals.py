@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import shutil
 import threading
 import time
@@ -468,6 +469,213 @@ os.close(master)
     finally:
         shell(machine, "touch /run/leave")
     table.until(lambda row: row["facts"]["terminals"]["quiet"] == 0, "the session has ended")
+
+
+APP = """
+import random, tornado.ioloop, tornado.web, tornado.websocket
+
+class Form(tornado.web.RequestHandler):
+    def get(self):
+        self.write("<form method=post><button>Click</button></form>")
+    def post(self):
+        self.set_status(random.choice([200, 422]))
+    def put(self):
+        self.write("{}")
+
+class Socket(tornado.websocket.WebSocketHandler):
+    def on_message(self, message):
+        self.write_message(message)
+
+tornado.web.Application([("/socket", Socket), ("/.*", Form)]).listen(8050, "127.0.0.1")
+tornado.ioloop.IOLoop.current().start()
+"""
+"""A small app, as people write them."""
+
+MESSAGES = """
+import random, sys, time
+from drive import Page
+
+random.seed(1)
+channel = Page(sys.argv[1]).socket("/proxy/8050/socket")
+time.sleep(6)
+end = time.monotonic() + float(sys.argv[3])
+while time.monotonic() < end:
+    if sys.argv[2] == "page":
+        channel.send("ping")
+        time.sleep(0.5)
+    else:
+        channel.send('{"choose": %d}' % random.randrange(9))
+        time.sleep(random.uniform(0.1, 2.5))
+channel.close()
+"""
+"""What a page sends through the websocket of the app: by itself, or because somebody does something."""
+
+
+@pytest.fixture(scope="module")
+def app(machine: Machine) -> Iterator[str]:
+    """The path of an app behind jupyter-server-proxy."""
+    machine.write_file("/home/jupyter/app.py", APP.encode(), 0o644)
+    machine.write_file("/root/messages.py", MESSAGES.encode())
+    run = f"cd /home/jupyter; runuser -u jupyter -- setsid {PYTHON} app.py >/dev/null 2>&1 </dev/null & echo $!"
+    pid = shell(machine, run)
+    yield "/proxy/8050/"
+    shell(machine, f"kill {pid}; pkill -u jupyter -f app.py")
+
+
+def test_who_clicks_in_an_app_is_there_and_a_tab_that_polls_is_nobody(
+    person: httpx.Client, app: str, table: Table
+) -> None:
+    wait_until(lambda: person.get(app).status_code == 200, 60, "the app does not answer")
+    form = {"Sec-Fetch-Site": "same-origin", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-User": "?1"}
+    for click in range(157):
+        person.post(app, data={"n": str(click)}, headers=form)
+        time.sleep(0.15)
+        if click > 20:
+            assert age(table.row, "input") <= 4, f"after {click} clicks: {table.row}"
+    random.seed(5)
+    for click in range(40):
+        person.put(app + "api", json={"n": click}, headers=BY_A_PAGE)
+        time.sleep(random.uniform(0.05, 1.5))
+        if click > 10:
+            assert age(table.row, "input") <= 6, f"after {click} clicks by script: {table.row}"
+    began, polled = time.monotonic(), 0
+    while time.monotonic() - began < 20:
+        person.get(app + "tick", headers=BY_A_PAGE)
+        person.put(app + "interval", json={"n": polled}, headers=BY_A_PAGE)
+        polled += 1
+        time.sleep(0.5)
+    row = table.until(lambda row: True, "another heartbeat")
+    assert age(row, "input") >= 10, "a page that polls is nobody"
+
+
+def test_who_sends_messages_to_an_app_is_there_and_a_page_that_keeps_its_socket_alive_is_nobody(
+    machine: Machine, app: str, table: Table
+) -> None:
+
+    def send(who: str, seconds: int) -> None:
+        done = machine.run(["sh", "-c", f"cd /root; {PYTHON} messages.py {PASSWORD} {who} {seconds}"], timeout=90)
+        assert done.exit_code == 0, done.stderr
+
+    with ThreadPoolExecutor() as pool:
+        page = pool.submit(send, "page", 30)
+        table.until(lambda row: age(row, "input") <= 4, "the login")
+        # The first ones are new, and what is new counts.
+        table.until(lambda row: age(row, "input") >= 12 or page.done(), f"pings are nobody: {app}")
+        assert age(table.row, "input") >= 12
+        page.result()
+        person = pool.submit(send, "person", 20)
+        table.until(lambda row: age(row, "input") >= 4, "the login is past")
+        table.until(lambda row: age(row, "input") <= 1, "somebody sends something")
+        while not person.done():
+            assert age(table.row, "input") <= 8, table.row
+            time.sleep(0.5)
+        person.result()
+
+
+def test_a_cell_whose_command_asks_waits(page: Callable[..., Any], kernel: str, table: Table) -> None:
+    page({"do": "run", "kernel": kernel, "code": "open('x', 'w').close()\n!rm -i x", "until": "busy"})
+    table.until(lambda row: row["facts"]["kernels"]["waiting"] == 1, "it asks")
+    table.until(lambda row: age(row, "kernel") >= 4 and age(row, "terminal") >= 4, "it ages")
+
+
+SERVES = "import http.server as h; h.HTTPServer(('127.0.0.1', 8123), h.SimpleHTTPRequestHandler).serve_forever()"
+
+
+def test_a_server_that_nobody_calls_waits_in_a_cell_and_in_a_terminal(
+    machine: Machine, page: Callable[..., Any], kernel: str, terminal: str, table: Table
+) -> None:
+    page({"do": "run", "kernel": kernel, "code": SERVES, "until": "busy"})
+    table.until(lambda row: row["facts"]["kernels"]["waiting"] == 1, "nobody calls it in its cell")
+    page({"do": "type", "terminal": terminal, "text": "python3 -m http.server 8124\r"})
+    table.until(lambda row: row["facts"]["terminals"]["waiting"] == 1, "nobody calls it in its terminal")
+    table.until(lambda row: age(row, "kernel") >= 4 and age(row, "terminal") >= 4, "they age")
+    # One that asks and does not hear the answer: the connection stays.
+    shell(machine, "exec 3<>/dev/tcp/127.0.0.1/8124; setsid sleep 12 <&3 >/dev/null 2>&1 & disown; sleep 0.1")
+    table.until(lambda row: row["facts"]["terminals"]["foreground"] == 1, "somebody calls it")
+
+
+BREAKPOINT = """
+import itertools, json, sys, time, uuid
+from drive import Page
+
+page, kernel = Page(sys.argv[1]), sys.argv[2]
+channel = page.socket(f"/api/kernels/{kernel}/channels?session_id={uuid.uuid4().hex}")
+numbers = itertools.count(1)
+
+def ask(kind, content, on, until):
+    header = {"msg_id": uuid.uuid4().hex, "session": "s", "username": "", "version": "5.3", "msg_type": kind}
+    message = {"header": header, "parent_header": {}, "metadata": {}, "content": content, "channel": on, "buffers": []}
+    channel.send(json.dumps(message))
+    while True:
+        answer = json.loads(channel.recv())
+        if until(answer, header["msg_id"]):
+            return answer["content"]
+
+def debug(command, **arguments):
+    content = {"seq": next(numbers), "type": "request", "command": command, "arguments": arguments}
+    return ask("debug_request", content, "control", lambda answer, asked: answer["msg_type"] == "debug_reply")
+
+code = "a = 1\\nb = 2\\nc = 3\\n"
+debug("initialize", clientID="t", adapterID="", pathFormat="path", linesStartAt1=True, columnsStartAt1=True)
+debug("attach")
+source = {"path": debug("dumpCell", code=code)["body"]["sourcePath"]}
+debug("setBreakpoints", breakpoints=[{"line": 2}], source=source, sourceModified=False)
+debug("configurationDone")
+run = {"code": code, "silent": False, "store_history": False, "user_expressions": {}, "allow_stdin": False}
+stopped = lambda answer, asked: answer["msg_type"] == "debug_event" and answer["content"]["event"] == "stopped"
+thread = ask("execute_request", run, "shell", stopped)["body"]["threadId"]
+if sys.argv[3] == "stop":
+    time.sleep(0.5)
+    print("stands")
+else:
+    debug("continue", threadId=thread)
+    time.sleep(1)
+    print("went on")
+"""
+"""A cell that JupyterLab's debugger stops in its second line."""
+
+
+def test_a_cell_at_a_breakpoint_waits(machine: Machine, kernel: str, table: Table) -> None:
+    machine.write_file("/root/breakpoint.py", BREAKPOINT.encode())
+    command = f"cd /root; {PYTHON} breakpoint.py {PASSWORD} {kernel}"
+    assert shell(machine, f"{command} stop") == "stands"
+    table.until(lambda row: row["facts"]["kernels"]["waiting"] == 1, "it stands there")
+    table.until(lambda row: age(row, "kernel") >= 4, "it ages")
+
+
+def test_a_batch_run_is_work_until_it_ends(machine: Machine, table: Table) -> None:
+    """Silent, detached, and of no kernel that the server knows."""
+    cells = notebook("import time; time.sleep(600)", 0)["content"]
+    machine.write_file("/home/jupyter/batch.ipynb", json.dumps(cells).encode(), 0o644)
+    execute = "/opt/anaconda3/bin/jupyter nbconvert --to notebook --execute batch.ipynb --output done"
+    shell(
+        machine,
+        f"cd /home/jupyter; runuser -u jupyter -- env HOME=/home/jupyter setsid nohup {execute} "
+        ">/dev/null 2>&1 </dev/null & disown",
+    )
+    try:
+        table.until(lambda row: row["facts"]["kernels"]["busy"] == 1, "it runs")
+        # Until it has started its kernel, it computes.
+        table.until(lambda row: age(row, "cpu") >= 5, "it is silent")
+        table.holds(lambda row: age(row, "kernel") <= 1, "it goes on", 3)
+    finally:
+        shell(machine, "pkill -u jupyter -f 'nbconvert.*batch.ipynb'; pkill -u jupyter -f ipykernel_launcher")
+    table.until(lambda row: row["facts"]["kernels"]["busy"] == 0 and age(row, "kernel") >= 2, "it has ended")
+
+
+def test_when_the_users_own_jobs_are_due_is_told(machine: Machine, table: Table) -> None:
+    machine.run(["mkdir", "-p", "/var/spool/cron/crontabs"])
+    machine.write_file("/var/spool/cron/crontabs/jupyter", b"0 3 * * * /home/jupyter/backup.sh --key secret\n", 0o600)
+    wants = "/home/jupyter/.config/systemd/user/timers.target.wants"
+    shell(machine, f"runuser -u jupyter -- mkdir -p {wants}")
+    machine.write_file(f"{wants}/../report.timer", b"[Timer]\nOnCalendar=*-*-* 04:00:00\n", 0o644)
+    shell(machine, f"ln -s ../report.timer {wants}/report.timer")
+    try:
+        row = table.until(lambda row: len(row["facts"].get("due_jobs", [])) == 2, "both are told", 60)
+        found = {job["name"]: (job["what"], job["at"][11:]) for job in row["facts"]["due_jobs"]}
+        assert found == {"backup.sh": ("cron", "03:00:00Z"), "report": ("timer", "04:00:00Z")}
+    finally:
+        shell(machine, f"rm -r /var/spool/cron/crontabs/jupyter {wants}/report.timer")
 
 
 def test_who_only_asks_is_nobody(machine: Machine, table: Table) -> None:

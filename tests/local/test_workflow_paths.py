@@ -299,6 +299,43 @@ def test_undo_of_a_notebook_that_is_ready_leaves_it_alone(town: Town) -> None:
     assert town.person.show(notebook)["state"] == "ready"
 
 
+def test_undo_that_cannot_look_says_that_something_may_be_left(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    town.machines.seconds["install-anaconda"] = 1
+    town.machines.results["install-anaconda"] = {"ok": False, "code": "disk_full", "message": "The disk is full."}
+    notebook = town.launch()
+    town.busy_with(notebook, "install-anaconda")
+    refused = town.cloud.front._refused
+    broken = ("InternalError", "An internal error has occurred", 500)
+    monkeypatch.setattr(
+        town.cloud.front,
+        "_refused",
+        lambda service, action, environ: broken if action == "DescribeInstances" else refused(service, action, environ),
+    )
+    seen = town.person.wait(notebook, "failed", seconds=180)
+    town.settle()
+    monkeypatch.undo()
+    assert seen["error"]["code"] == "disk_full"
+    assert (
+        f"terminate the instance, if there is one, that has the tag nod:notebook={notebook}" in seen["error"]["message"]
+    )
+    assert town.person.show(notebook)["cost"]["so_far"] is None
+    assert "expires_at" not in town.record(notebook)
+    town.run("undo", name=notebook, status="ABORTED", error=None, cause=None)
+    assert town.instances(notebook) == []
+
+
+def test_undo_after_a_call_that_took_too_long_looks_for_longer(town: Town) -> None:
+    """EC2 may be at work on what the launch does not wait for any more."""
+
+    def looks(error: str) -> int:
+        arn = town.run("undo", name=f"nb-{'0' * 20}", status="FAILED", error=error, cause="")["executionArn"]
+        events = town.sfn.get_execution_history(executionArn=arn, maxResults=1000)["events"]
+        names = [event.get("stateEnteredEventDetails", {}).get("name") for event in events]
+        return names.count("Find Instances")
+
+    assert looks("States.Timeout") == QUICK["EmptyLooks"] + 1 > looks("LaunchFailed")
+
+
 def test_undo_without_a_record_removes_what_bears_the_tag(town: Town) -> None:
     notebook = town.launch()
     town.person.wait(notebook, "ready", seconds=180)

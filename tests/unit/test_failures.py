@@ -256,3 +256,36 @@ def test_explain_is_total(execution: dict[str, object]) -> None:
 @given(st.sampled_from(["CommandFailed", "CreateFleetFailed", "Ec2.Ec2Exception"]), st.text())
 def test_explain_takes_any_cause(error: str, cause: str) -> None:
     assert explain({"status": "FAILED", "error": error, "cause": cause}).message
+
+
+@pytest.mark.parametrize(
+    ("cause", "code"),
+    [
+        ({"Code": "Client.VolumeLimitExceeded", "Message": "Client.VolumeLimitExceeded: Too many."}, "volume_limit"),
+        ({"code": "instance_lost", "message": "EC2's reason: Client.VolumeLimitExceeded."}, "volume_limit"),
+        ({"Code": "Server.InsufficientInstanceCapacity", "Message": "None left."}, "insufficient_capacity"),
+        ({"Code": "Client.UserInitiatedShutdown", "Message": "User initiated shutdown"}, "instance_lost"),
+        ({"Code": 48, "Name": "terminated"}, "instance_lost"),
+    ],
+)
+def test_instance_that_ec2_gave_up_says_ec2s_reason(cause: dict[str, object], code: str) -> None:
+    assert explain({"status": "FAILED", "error": "InstanceLost", "cause": json.dumps(cause)}).code == code
+
+
+def test_undo_that_could_not_look_says_that_something_may_be_left() -> None:
+    known = {"status": "FAILED", "error": "InstanceLost", "cause": "{}", "name": "nb-1", "unseen": {"Error": "x"}}
+    failure = explain(known)
+    assert failure.machine_left
+    assert "nod:notebook=nb-1" in failure.message
+    assert "terminate i-1 " not in failure.message
+    assert "terminate i-1." in explain({**known, "found": {"ids": ["i-1"]}}).message
+
+
+@pytest.mark.parametrize("code", ["no_result", "command_failed", "command_timed_out", "command_cancelled"])
+def test_password_whose_command_did_not_end_well_may_be_in_force(code: str) -> None:
+    failure = explain_password({"error": "CommandFailed", "cause": json.dumps({"code": code, "message": "Cut off."})})
+    assert failure.message.startswith("It is not known whether the password was changed: Cut off.")
+    sure = explain_password(
+        {"error": "CommandFailed", "cause": json.dumps({"code": "password_failed", "message": "x"})}
+    )
+    assert sure.message.startswith("The password was not changed, and the old one stays")

@@ -246,6 +246,20 @@ class TestLookForCommand:
         assert found.id == "c-2"
         assert newest(sent, "nod-test-y") is None
 
+    def test_a_command_of_another_execution_on_the_same_machine_is_not_taken_for_its_own(self) -> None:
+        """Two changes of the password, one right after the other."""
+
+        def command(execution: str, minute: int) -> Command:
+            return Command(
+                execution, DOCUMENT, INSTANCE, "token", datetime(2026, 11, 22, 14, minute, tzinfo=UTC), execution
+            )
+
+        sent = [command("nb-1-password-1", 5), command("nb-1-password-2", 6)]
+        first, second = (newest(sent, DOCUMENT, f"nb-1-password-{number}") for number in (1, 2))
+        assert first is not None
+        assert second is not None
+        assert (first.id, second.id) == ("nb-1-password-1", "nb-1-password-2")
+
     def test_commands_are_read_as_the_api_answers_them(self, deployed: Stage) -> None:
         deployed.ssm.send_command(InstanceIds=[INSTANCE], DocumentName=DOCUMENT, Parameters={"TaskToken": ["token"]})
         sent = Commands(deployed.ssm, lambda _: None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.idle import LIMIT, best_peer, compare, ours, totals
-from benchmarks.idle.kinds import BEYOND, KINDS, day_of
+from benchmarks.idle.kinds import ADDED, BEYOND, KINDS, day_of
 from benchmarks.idle.peers import sagemaker
 from benchmarks.idle.score import Machines, Score, score
 from benchmarks.idle.world import DAY, HOUR, Day, Machine, Work
@@ -17,7 +17,11 @@ LONGEST = {"visible_tab": 120, "missing_heartbeats": 240, "sweep_gap": 180, "jup
 """Minutes. A page in sight doubles the patience, a machine that says nothing is borne for hours."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
+FORGOTTEN = ("polling_cell", "forgotten_loop")
+"""Cells that cannot be told from those that somebody waits for."""
+
+
+@pytest.mark.parametrize("kind", [*KINDS, *(kind for kind in ADDED if kind not in FORGOTTEN)])
 def test_nobody_is_stopped_who_needs_it_and_each_absence_costs_little_more_than_the_limit(kind: str) -> None:
     day = day_of(kind, SEED)
     found = score(Machines(day), ours.stop, LIMIT)
@@ -25,6 +29,24 @@ def test_nobody_is_stopped_who_needs_it_and_each_absence_costs_little_more_than_
     ends = [need[1] for need in day.needed]
     absences = sum(end < DAY for end in ends)
     assert found.wasted <= absences * (LONGEST.get(kind, LIMIT + HIDDEN) + 20)
+
+
+@pytest.mark.parametrize("kind", FORGOTTEN)
+def test_a_cell_that_goes_on_is_borne_whatever_it_is_for(kind: str) -> None:
+    found = score(Machines(day_of(kind, SEED)), ours.stop, LIMIT)
+    assert found.kills == 0
+    assert found.wasted > 10 * 60
+
+
+def test_whoever_comes_back_right_at_the_stop_is_cut_off_only_in_its_last_seconds() -> None:
+    """The monitor looks each 5 seconds, tells at once, and the sweep reads once more before it stops."""
+    late = []
+    for seed in range(40):
+        day = day_of("return_at_the_stop", seed)
+        killed = score(Machines(day), ours.stop, LIMIT).killed_at
+        late += [at - need[0] for at in killed if (need := day.need_at(at)) is not None]
+    assert len(late) <= 3, late
+    assert max(late, default=0.0) < 8, late
 
 
 def test_a_limit_of_another_length_kills_nothing_either() -> None:

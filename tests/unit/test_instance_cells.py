@@ -238,3 +238,42 @@ def test_no_message_does_more_than_fail_to_be_read(kind: str, parent: bytes, con
         read(message)
     except (ValueError, KeyError, TypeError, AttributeError):
         return
+
+
+def debugged(world: World, event: str, **body: Any) -> None:
+    world.take("debug_event", None, seq=1, type="event", event=event, body=body)
+
+
+def test_a_cell_at_a_breakpoint_waits_until_somebody_continues(world: World) -> None:
+    world.says("busy", CELL)
+    debugged(world, "process")
+    assert world.after() == (True, False)
+    debugged(world, "stopped", reason="breakpoint", threadId=1, allThreadsStopped=True)
+    assert world.after() == (True, True)
+    debugged(world, "continued", threadId=1)
+    assert world.after() == (True, False)
+    debugged(world, "stopped", reason="step", threadId=1)
+    assert world.after() == (True, True)
+    world.cells.resumed("k")
+    assert world.after() == (True, False)
+
+
+def test_a_breakpoint_ends_with_its_cell_its_kernel_and_its_debugger(world: World) -> None:
+    for end in (
+        lambda: world.says("idle", CELL),
+        lambda: world.cells.started("k"),
+        lambda: debugged(world, "terminated"),
+    ):
+        world.says("busy", CELL)
+        debugged(world, "stopped", reason="breakpoint")
+        assert world.after() == (True, True)
+        end()
+        world.says("busy", "next")
+        assert world.after() == (True, False)
+        world.says("idle", "next")
+
+
+def test_a_breakpoint_of_one_thread_alone_is_none(world: World) -> None:
+    world.says("busy", CELL)
+    debugged(world, "stopped", reason="breakpoint", threadId=7, allThreadsStopped=False)
+    assert world.after() == (True, False)

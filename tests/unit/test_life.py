@@ -324,7 +324,13 @@ class TestPassword:
         name, document = input_of(deployed, "password")
         assert name == f"{identifier}-password-1"
         assert document.pop("password_hash").startswith("argon2:$argon2id$")
-        assert document == {"id": identifier, "owner": person(deployed).id, "name": "thesis", "instance_id": INSTANCE}
+        assert document == {
+            "id": identifier,
+            "owner": person(deployed).id,
+            "name": "thesis",
+            "instance_id": INSTANCE,
+            "number": "1",
+        }
         assert answer["password"] not in json.dumps(input_of(deployed, "password"))
 
     @pytest.mark.parametrize("table", ["NOD_EVENTS_TABLE", "NOD_HEARTBEATS_TABLE"])

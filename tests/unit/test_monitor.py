@@ -32,7 +32,6 @@ from hypothesis import strategies as st
 
 from instance.files import looks, monitor
 from instance.files.activity import Sample
-from instance.files.due import Job
 
 UPDATE_ITEM = botocore.session.get_session().get_service_model("dynamodb").operation_model("UpdateItem").input_shape
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -1035,16 +1034,23 @@ def test_that_somebody_is_back_is_told_once_a_minute_at_most(machine: Machine, n
 def test_a_heartbeat_says_when_jobs_are_due_and_looks_again_when_one_is_past(
     machine: Machine, notebook: dict[str, Any]
 ) -> None:
-    asked = []
+    asked: list[float] = []
+    job = {"at": "2026-01-02T03:05:05Z", "what": "cron", "name": "backup.sh"}
 
-    def due_jobs(now: datetime) -> list[Job]:
-        asked.append(now)
-        return [Job(NOW + timedelta(seconds=60), "cron", "backup.sh")] if now < NOW + timedelta(seconds=60) else []
+    def due_jobs() -> list[dict[str, str]]:
+        asked.append(machine.now)
+        return [job] if machine.now < 1060 else []
 
     monitored = machine.monitor(PORT, due_jobs=due_jobs)
     machine.run(monitored, 5)
-    assert machine.rows[0]["facts"]["due_jobs"] == [{"at": "2026-01-02T03:05:05Z", "what": "cron", "name": "backup.sh"}]
+    assert machine.rows[0]["facts"]["due_jobs"] == [job]
     validate_parameters(monitor.update_item("t", ARN, machine.rows[0]), UPDATE_ITEM)
     machine.run(monitored, 600)
     assert "due_jobs" not in machine.rows[-1]["facts"]
     assert len(asked) <= 3
+
+
+@pytest.mark.parametrize("printed", [None, b"", b"x", b"{}", b'{"a": 1}', b"[1]", b'[{"at": 1}]', b"[[]]"])
+def test_what_the_program_for_jobs_prints_is_not_believed(monkeypatch: pytest.MonkeyPatch, printed: bytes) -> None:
+    monkeypatch.setattr(monitor, "run", lambda _: printed)
+    assert monitor.due_jobs() == []

@@ -189,10 +189,11 @@ class TestEveryRecordNamesTheId:
         stopped = deployed.http("POST", f"/notebooks/{notebook['id']}/stop", token, {}).json_body
         assert stopped["stop"] == {"code": "asked", "reason": "ada stopped it", "by": "ada"}
         assert deployed.record(notebook["id"])["stop"]["M"]["by"]["S"] == ada.id
-        (line,) = deployed.dynamodb.scan(TableName=ENV["NOD_EVENTS_TABLE"])["Items"]
-        assert line["by"]["S"] == ada.id
-        (event,) = deployed.http("GET", f"/notebooks/{notebook['id']}/events", token).json_body["events"]
-        assert event["by"] == "ada"
+        lines = deployed.dynamodb.scan(TableName=ENV["NOD_EVENTS_TABLE"])["Items"]
+        kept = deployed.record(notebook["id"])["ledger_lines"]["L"]
+        assert [line["by"]["S"] for line in (*lines, *(one["M"] for one in kept))] == [ada.id] * 2
+        events = deployed.http("GET", f"/notebooks/{notebook['id']}/events", token).json_body["events"]
+        assert [(event["action"], event["by"]) for event in events] == [("stop", "ada"), ("launch", "ada")]
 
     def test_the_topic_gets_the_id_and_people_read_the_name(self, deployed: Stage, sent: list[Message]) -> None:
         token = user(deployed, email=EMAIL)
@@ -249,7 +250,7 @@ class TestNames:
         earlier = person(deployed)
         remove_user(deployed.admin, "ada")
         token = user(deployed)
-        assert not deployed.admin.users.remove(earlier)
+        assert deployed.admin.users.remove(earlier), "it is gone, as it was to be"
         assert not deployed.admin.users.update(earlier.id, {"quota": 9})
         assert not deployed.admin.users.mark(earlier.id, "owed", "nb-" + "0" * 20)
         assert deployed.http("GET", "/notebooks", token).status_code == 200

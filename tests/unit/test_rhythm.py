@@ -37,7 +37,7 @@ def after_each_answer(period: float, latency: Callable[[random.Random], float], 
         now += period + latency(rng)
 
 
-def person(seed: int, hours: float = 3.0) -> Iterator[float]:
+def person(seed: int, hours: float = 1.5) -> Iterator[float]:
     """Clicks as people make them: some seconds apart, at times minutes."""
     rng, now = random.Random(seed), 1000.0
     while now < 1000.0 + hours * HOUR:
@@ -102,16 +102,16 @@ def dash_click(count: int) -> dict[str, object]:
 
 Play = Callable[[Tab, float, int], None]
 ALONE: dict[str, tuple[Iterable[float], Play]] = {
-    "a poll each two seconds": (at_even_times(2), lambda tab, at, _: tab.asks(at)),
+    "a poll each two seconds": (at_even_times(2, hours=1), lambda tab, at, _: tab.asks(at)),
     "a poll of a tab in the background": (at_even_times(60, 0.02), lambda tab, at, _: tab.asks(at)),
     "a keep-alive each twenty minutes": (at_even_times(1200, 0.001, 12), lambda tab, at, _: tab.asks(at, "POST")),
     "a poll over a bad line": (at_even_times(5, 0.3), lambda tab, at, _: tab.asks(at)),
     "a poll that waits for slow answers": (
-        after_each_answer(2, lambda rng: rng.lognormvariate(-1, 0.7)),
+        after_each_answer(2, lambda rng: rng.lognormvariate(-1, 0.7), 1),
         lambda tab, at, _: tab.asks(at, seconds=0.05),
     ),
     "Dash's interval": (
-        at_even_times(3, 0.02),
+        at_even_times(3, 0.02, 1),
         lambda tab, at, n: tab.asks(at, "POST", APP + "_dash-update-component", dash_interval(n)),
     ),
     "a page that reloads itself": (
@@ -130,7 +130,11 @@ ALONE: dict[str, tuple[Iterable[float], Play]] = {
         person(4),
         lambda tab, at, _: tab.asks(at, headers={**PAGE, "Accept": "text/event-stream"}),
     ),
-    "a prober without a browser": (person(5), lambda tab, at, _: tab.asks(at, headers={"Host": "n:8888"})),
+    "a prober without a browser": (at_even_times(30, 0.1), lambda tab, at, _: tab.asks(at, headers={"Host": "n:8888"})),
+    "a page of another site": (
+        person(5),
+        lambda tab, at, _: tab.asks(at, headers={**PAGE, "Sec-Fetch-Site": "cross-site"}),
+    ),
     "a websocket that is refused": (
         person(6),
         lambda tab, at, _: tab.asks(at, headers={**PAGE, "Sec-Fetch-Mode": "websocket"}, status=101),
@@ -156,14 +160,14 @@ def test_a_forgotten_tab_is_nobody(what: str) -> None:
 def test_a_poll_that_the_server_holds_open_is_nobody() -> None:
     """As RStudio's and socket.io's: the next is asked as soon as the one before is answered, whenever that is."""
     tab, rng, now = Tab(), random.Random(7), 1000.0
-    while now < 1000.0 + 3 * HOUR:
+    while now < 1000.0 + HOUR:
         held = rng.choice([50.0, rng.uniform(1, 50)])
         tab.asks(now, "POST", "/rstudio/events/get_events", {"id": 1}, seconds=held)
         now += held + rng.uniform(0.01, 0.3)
     assert tab.visits.input_at < 1000.0 + 10 * 50
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     "click",
     [
@@ -182,14 +186,14 @@ def test_a_person_who_clicks_is_there(seed: int, click: Play) -> None:
     assert longest_idle(tab, events, moments[-1]) < LIMIT * 0.7
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_person_is_seen_beside_the_polls_of_their_own_page(seed: int) -> None:
     """Also when they send just what the page sends by itself (Streamlit, Dash)."""
     tab = Tab()
     moments = list(person(seed))
     poll = [
         (at, lambda at=at: tab.asks(at, "POST", APP + "_dash-update-component", dash_interval(1)))
-        for at in at_even_times(4, 0.01)
+        for at in at_even_times(4, 0.01, 1.5)
     ]
     same = [
         (at, lambda at=at: tab.asks(at, "POST", APP + "_dash-update-component", dash_interval(2))) for at in moments
@@ -201,8 +205,8 @@ def test_a_person_is_seen_beside_the_polls_of_their_own_page(seed: int) -> None:
 def test_two_forgotten_tabs_of_one_browser_are_nobody(offset: float) -> None:
     tab = Tab()
     # The second one's timer is a little slower: it comes at another time of the first one's again and again.
-    second = (1000.0 + offset + n * 2.0013 for n in range(5000))
-    for at in sorted([*at_even_times(2, 0.01), *second]):
+    second = (1000.0 + offset + n * 2.0013 for n in range(1500))
+    for at in sorted([*at_even_times(2, 0.01, 0.8), *second]):
         tab.asks(at)
     assert tab.visits.input_at < 1000.0 + 120
 
@@ -228,6 +232,30 @@ def test_what_a_browser_marks_as_a_persons_is_a_persons_however_even() -> None:
         headers = {**PAGE, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-User": "?1", "Sec-Fetch-Dest": "document"}
         tab.asks(at, path="/files/a.html", headers=headers)
         assert tab.idle(at) <= 0.01
+
+
+def test_a_program_that_writes_to_an_app_is_somebodys_and_an_old_browsers_page_is_told_by_its_rhythm() -> None:
+    program, page = (
+        {"Host": "n:8888"},
+        {"Host": "n:8888", "Referer": "https://n:8888/proxy/8050/", "Origin": "https://n:8888"},
+    )
+    for headers, there in ((program, True), (page, False)):
+        tab = Tab()
+        for at in at_even_times(10, hours=1):
+            tab.asks(at, "POST", APP + "log", {"loss": 0.5}, headers)
+        assert (tab.idle(at) <= 0.01) is there
+
+
+def test_whoever_waits_for_a_large_file_is_there() -> None:
+    tab = Tab()
+    for headers, there in (
+        ({**PAGE, "Sec-Fetch-Mode": "navigate", "Sec-Fetch-User": "?1"}, True),
+        (PAGE, False),
+        ({**PAGE, "Accept": "text/event-stream"}, False),
+    ):
+        tab.visits.input_at = 0.0
+        tab.visits.goes_on("GET", "/files/large.bin", headers, 500.0)
+        assert (tab.visits.input_at == 500.0) is there
 
 
 def test_what_nobody_wrote_before_is_a_persons_however_even() -> None:
@@ -272,7 +300,7 @@ PINGS: dict[str, Callable[[int], bytes | str]] = {
 @pytest.mark.parametrize("period", [0.5, 5.0, 25.0, 300.0])
 def test_a_websocket_that_only_keeps_alive_is_nobody(ping: str, period: float) -> None:
     tab = Tab()
-    events = [(at, PINGS[ping](n)) for n, at in enumerate(at_even_times(period, 0.03))]
+    events = [(at, PINGS[ping](n)) for n, at in enumerate(at_even_times(period, 0.03, period / 5 if period < 5 else 3))]
     assert drive(tab, talk(tab), events)[-1] < 1000.0 + max(60, 4.2 * period)
 
 
@@ -285,7 +313,7 @@ def test_a_page_that_answers_a_server_is_nobody() -> None:
     assert drive(tab, talk(tab), events)[-1] < 1000.0 + 600
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("pushes", [0.0, 0.2, 7.0])
 def test_a_person_who_sends_messages_is_there(seed: int, pushes: float) -> None:
     """Whatever the server sends: nothing, many pictures a second, something now and then; and it answers each."""
@@ -294,15 +322,15 @@ def test_a_person_who_sends_messages_is_there(seed: int, pushes: float) -> None:
     for at in person(seed):
         events += [(at, b"\x5a\x20" + rng.randbytes(rng.randint(20, 60))), (at + 0.2, None), (at + 0.6, None)]
     if pushes:
-        events += [(at, None) for at in at_even_times(pushes, 0.5)]
+        events += [(at, None) for at in at_even_times(pushes, 0.5, 1.5)]
     seen = [1000.0, *drive(tab, talk(tab), events)]
     assert max(later - sooner for sooner, later in itertools.pairwise(seen)) < LIMIT * 0.7
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_a_person_is_seen_beside_the_keep_alives_of_their_own_socket(seed: int) -> None:
     tab = Tab()
-    events: list[tuple[float, bytes | str | None]] = [(at, "ping") for at in at_even_times(10, 0.02)]
+    events: list[tuple[float, bytes | str | None]] = [(at, "ping") for at in at_even_times(10, 0.02, 1.5)]
     events += [(at, json.dumps({"event": "select", "row": n})) for n, at in enumerate(person(seed))]
     seen = [1000.0, *drive(tab, talk(tab), events)]
     assert max(later - sooner for sooner, later in itertools.pairwise(seen)) < LIMIT * 0.7
@@ -316,26 +344,26 @@ def test_a_page_that_reconnects_is_nobody() -> None:
     assert tab.visits.input_at == 0
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(
     st.floats(0.3, 120),
     st.floats(0, 0.08),
     st.integers(0, 2**16),
-    st.lists(st.tuples(st.floats(0, 3600), st.floats(0.1, 30)), max_size=3),
+    st.lists(st.tuples(st.floats(0, 1800), st.floats(0.1, 30)), max_size=3),
 )
 def test_whatever_its_period_and_however_the_line_stalls_a_timer_is_nobody(
     period: float, jitter: float, seed: int, stalls: list[tuple[float, float]]
 ) -> None:
     """What waits for a stalled line arrives when the line is there again."""
     tab = Tab()
-    for at in at_even_times(period, jitter, 2, seed):
+    for at in at_even_times(period, jitter, min(1.2, period / 3), seed):
         late = max([at, *(1000 + start + length for start, length in stalls if start <= at - 1000 < start + length)])
         tab.asks(late)
     allowed = [1000.0 + 10 * period, *(1000 + start + length + 10 * period for start, length in stalls)]
     assert any(seen - 60 <= limit and tab.visits.input_at <= limit + 60 for seen, limit in zip(allowed, allowed))  # noqa: B905
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=25)
 @given(st.floats(0.5, 2.5), st.floats(0.6, 1.2), st.integers(0, 2**16))
 def test_whoever_clicks_unevenly_is_there(mean: float, spread: float, seed: int) -> None:
     tab, rng, now, longest = Tab(), random.Random(seed), 1000.0, 0.0
@@ -346,18 +374,31 @@ def test_whoever_clicks_unevenly_is_there(mean: float, spread: float, seed: int)
     assert longest < LIMIT / 2
 
 
+def test_who_moves_a_widget_in_a_page_that_does_not_poll_is_there_and_one_that_plays_is_nobody() -> None:
+    """voila's pages ask for nothing but what the kernel says."""
+    moved = Tab()
+    for at in person(3, hours=1):
+        moved.visits.to_kernel("k", "comm_msg", False, at, b'{"comm_id": "a1b2", "data": {"state": {"value": 7}}}')
+    assert moved.visits.input_at > 1000.0 + HOUR - 600
+    playing = Tab()
+    for n, at in enumerate(at_even_times(0.1, 0.05, 0.5)):
+        state = json.dumps({"comm_id": "a1b2", "data": {"state": {"value": n % 100}}}).encode()
+        playing.visits.to_kernel("k", "comm_msg", False, at, state)
+    assert playing.visits.input_at < 1000.0 + 60
+
+
 def test_many_messages_cost_little() -> None:
     """Of what passes between two looks the last count: a remote desktop sends each move of the mouse."""
     traffic, socket = Traffic(), Talk("a", APP, 0.0)
-    for n in range(100_000):
-        socket.heard(b"\x05" + bytes(5), 100.0 + n / 50_000)
+    for n in range(20_000):
+        socket.heard(b"\x05" + bytes(5), 100.0 + n / 10_000)
     assert socket.judge(traffic) > 0
     assert socket.judge(traffic) == 0
 
 
 def test_memory_has_bounds() -> None:
     traffic = Traffic()
-    for n in range(5000):
+    for n in range(2500):
         traffic.request(str(n), "POST", f"/x{n}/", Content.of(b"a" * 100_000), begin=float(n), end=float(n))
     assert len(traffic._trains) <= 1024
     assert len(traffic._places) <= 128

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chalicelib.heartbeats import DueJob, Heartbeat
-from instance.files.due import DueJobs, Job, at_time, command_name, cron_jobs, next_elapse, parse_schedule
+from instance.files import due_jobs
+from instance.files.due_jobs import DueJobs, Job, at_time, command_name, cron_jobs, next_elapse, parse_schedule
 
 
 def when(*parts: int) -> datetime:
@@ -197,6 +200,14 @@ def test_systemd_reckons_its_own_times() -> None:
     assert next_elapse("whenever it likes") is None
     assert next_elapse("--help") is None
     assert next_elapse("a\0b") is None
+
+
+def test_the_program_prints_a_list() -> None:
+    program = Path(due_jobs.__file__)
+    done = subprocess.run([sys.executable, "-I", program], check=True, capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    assert isinstance(found, list)
+    assert all(set(job) == {"at", "what", "name"} for job in found)
 
 
 def test_a_heartbeat_tells_of_jobs_and_of_nothing_that_is_none() -> None:

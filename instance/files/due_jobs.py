@@ -1,4 +1,8 @@
+#!/usr/bin/env python3
 """When the notebook user's own jobs are due next: their crontab, their `at` jobs, and their timers of systemd.
+
+Usage: due_jobs.py prints a JSON list of at most three, as the heartbeat has them. The monitor runs this as a program of
+its own, which can be ended: a home may lie on a file system that never answers.
 
 A machine that is stopped runs none of them, so whoever is told of a stop should be told of these, too. The files are
 the user's and are read with bounds; whatever in them cannot be understood is left out. Of a job only the name of its
@@ -8,10 +12,12 @@ program is told: an argument may be a secret.
 import calendar
 import contextlib
 import datetime
+import json
 import os
 import re
 import stat
 import subprocess
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -300,3 +306,8 @@ def _read(path: Path) -> str:
         return ""
     finally:
         os.close(file)
+
+
+if __name__ == "__main__":
+    due = DueJobs().at(datetime.datetime.now(datetime.timezone.utc))  # noqa: UP017 (Python 3.10)
+    sys.stdout.write(json.dumps([job.to_fact() for job in due]) + "\n")
