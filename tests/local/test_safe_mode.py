@@ -220,9 +220,9 @@ OF_ROOT = "install -d -m 0700 {}"
             ("import sys; sys.exit(0)", "configuration"),
             ("import os; os._exit(0)", "ended"),
             ("while True: pass", "hangs"),
-            ("c.ServerApp.root_dir = '/nowhere'", "root_dir"),
+            ('c.ServerApp.root_dir = \\"/nowhere\\"', "root_dir"),
             ("c.ServerApp.root_dir = 7", "configuration"),
-            ("c.ServerApp.root_dir = '/root'", "root_dir"),
+            ('c.ServerApp.root_dir = \\"/root\\"', "root_dir"),
         ]
     ]
     + [
