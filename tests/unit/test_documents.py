@@ -404,6 +404,15 @@ def test_every_module_that_a_module_of_ours_imports_is_installed_beside_it() -> 
             assert {f"{module}.py" for module in imported} <= set(installed), file
 
 
+def test_jupyter_server_proxy_comes_pinned_and_verified_and_in_the_stand_ins_version() -> None:
+    lines = [line for line in (ROOT / "instance/files/server-proxy.txt").read_text().splitlines() if line[0] != "#"]
+    pinned = [re.fullmatch(r"([a-z-]+==[0-9.]+) --hash=sha256:[0-9a-f]{64}", line) for line in lines]
+    stand_in = (ROOT / "local/stand-in-requirements.txt").read_text().splitlines()
+    assert {found[1] for found in pinned if found} <= set(stand_in)
+    assert len([found for found in pinned if found]) == len(lines) == 2
+    assert "--require-hashes" in archive("install-anaconda")["scripts/install-anaconda.sh"].decode()
+
+
 def set_password(folder: Path, number: int, value: str) -> dict[str, object]:
     """Runs the script on files of its own, beside a server that is off and reads them when it starts."""
     text = archive("set-password")["scripts/set-password.sh"].decode()
