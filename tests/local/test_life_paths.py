@@ -763,6 +763,24 @@ def test_password_is_set_when_the_event_is_lost(town: Town, notebook: str) -> No
     assert set_password(town, notebook)["status"] == "SUCCEEDED"
 
 
+def test_password_without_a_number_is_set_and_older_than_any_with_one(town: Town, notebook: str) -> None:
+    """As an API asks that was deployed before there were numbers."""
+
+    def unnumbered() -> str:
+        document = given(town, notebook, password_hash=HASH)
+        del document["number"]
+        return str(town.run("password", **document)["status"])
+
+    assert unnumbered() == "SUCCEEDED"
+    _, document, environment = town.machines.ran[-1]
+    assert (document, environment["SSM_Number"]) == ("set-password", "0")
+    record = town.record(notebook)
+    assert (record["password_hash"]["S"], record["hash_number"]["N"]) == (HASH, "0")
+    assert set_password(town, notebook, password_hash=NEWER)["status"] == "SUCCEEDED"
+    assert unnumbered() == "SUCCEEDED"
+    assert town.record(notebook)["password_hash"]["S"] == NEWER
+
+
 NEWER = HASH.replace("B", "C")
 
 
