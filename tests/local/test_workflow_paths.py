@@ -188,6 +188,14 @@ def test_instance_that_is_lost_without_an_event_is_found_gone(town: Town) -> Non
         town.cloud.slow_pending(DELAYS.pending)
 
 
+def test_instance_that_stays_pending_is_given_up(town: Town) -> None:
+    town.cloud.slow_pending(60)
+    try:
+        town.failed(town.launch(), "instance_lost")
+    finally:
+        town.cloud.slow_pending(DELAYS.pending)
+
+
 @pytest.mark.parametrize("document", LAUNCHING)
 def test_failure_of_any_document_is_told_with_its_own_code(town: Town, document: str) -> None:
     town.machines.results[document] = {
