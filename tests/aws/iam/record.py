@@ -75,6 +75,7 @@ class Scenario:
                 (self.workflows_that_vanish,),
                 (self.machines_that_do_as_they_like,),
                 (self.without_owner,),
+                (self.whose_owner_has_no_row,),
             ),
         )
         for phase in halves[part]:
@@ -272,6 +273,18 @@ class Scenario:
         for identifier in self._loose():
             self._orphan_since(identifier, 200)
         self._schedules()
+
+    def whose_owner_has_no_row(self) -> None:
+        """Its machine is stopped in EC2 while the owner's row is missing. The row is put back at the end."""
+        town = self.town
+        notebook = self._ready(name="rowless")
+        record = town.record(notebook)
+        key = {"id": record["owner"]}
+        row = town.tables.get_item(TableName="nod-local-users", Key=key, ConsistentRead=True)["Item"]
+        town.tables.delete_item(TableName="nod-local-users", Key=key)
+        town.ec2.stop_instances(InstanceIds=[record["instance_id"]["S"]])
+        self._wait(notebook, "stopped")
+        town.tables.put_item(TableName="nod-local-users", Item=row)
 
     def _orphan_since(self, identifier: str, hours_told: int | None) -> None:
         def at(hours: float) -> dict[str, str]:
