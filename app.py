@@ -306,7 +306,7 @@ def query(name: str) -> str | None:
 @refusable
 def request_notebook() -> Response:
     headers = request().headers
-    document = body.read_json(raw_body(), headers.get("content-type"))
+    document = body.read_json(raw_body(), headers.get("content-type"), may_be_absent=True)
     launching = Launching(notebooks(), workflows(), showing(), time.sleep)
     launched = launching.request(document, headers.get("idempotency-key"), user(), api_url=api_url(), now=now())
     logger.info("launch requested", instance_type=launched.instance_type)
@@ -388,7 +388,7 @@ def extend_notebook(notebook_id: str) -> Response:
 def reset_password(notebook_id: str) -> Response:
     notebook = reading.owned(notebook_id, user(), notebooks())
     found = resetting.reset(
-        body.read_json(raw_body(), request().headers.get("content-type")),
+        body.read_json(raw_body(), request().headers.get("content-type"), may_be_absent=True),
         notebook,
         now=now(),
         notebooks=notebooks(),

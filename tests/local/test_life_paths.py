@@ -21,7 +21,7 @@ from tests.local.scripted import FINGERPRINT
 from tests.local.town import DELAYS, Town, as_before, opened, told
 
 NAMES = ("stop", "start", "password")
-HASH = "argon2:$argon2id$v=19$m=19456,t=2,p=1$" + "A" * 22 + "$" + "B" * 43
+HASH = "argon2:$argon2id$v=19$m=19456,t=2,p=1$" + "A" * 22 + "$" + "B" * 42 + "A"
 OTHER = ":".join(["CD"] * 32)
 
 

@@ -476,7 +476,9 @@ class TestReading:
             page = deployed.http("GET", path + (f"&{urlencode({'next': cursor})}" if cursor else ""), token).json_body
             seen += page["events"]
             cursor = page["next"]
-            assert len(seen) <= 5
+            assert len(seen) <= 6
+        requested = seen.pop(0)
+        assert (requested["action"], requested["code"]) == ("launch", "requested")
         assert [event["signals"]["n"] for event in seen] == [4, 3, 2, 1, 0]
         assert seen[0] == {
             "at": "2026-11-22T14:05:04.000Z",
