@@ -44,7 +44,7 @@ from chalicelib.actions.starting import Starting
 from chalicelib.aws.clients import Clients
 from chalicelib.aws.commands import Commands
 from chalicelib.aws.faults import as_unavailable
-from chalicelib.aws.heartbeats import HeartbeatsTable
+from chalicelib.aws.heartbeats import HeartbeatsTable, Row
 from chalicelib.aws.instances import Instances
 from chalicelib.aws.ledger import Ledger
 from chalicelib.aws.ledger import event as line
@@ -140,6 +140,11 @@ def heartbeats() -> HeartbeatsTable:
 
 def ledger() -> Ledger:
     return Ledger(clients.get("dynamodb"), settings().events_table, time.sleep)
+
+
+def heartbeat_of(instance_id: str) -> Row | None:
+    arn = settings().instance_arn(instance_id)
+    return heartbeats().read([arn]).get(arn)
 
 
 def showing() -> Showing:
@@ -301,8 +306,8 @@ def query(name: str) -> str | None:
 @refusable
 def request_notebook() -> Response:
     headers = request().headers
-    document = body.read_json(raw_body(), headers.get("content-type"))
-    launching = Launching(notebooks(), workflows(), showing(), time.sleep)
+    document = body.read_json(raw_body(), headers.get("content-type"), may_be_absent=True)
+    launching = Launching(notebooks(), workflows, showing(), time.sleep)
     launched = launching.request(document, headers.get("idempotency-key"), user(), api_url=api_url(), now=now())
     logger.info("launch requested", instance_type=launched.instance_type)
     return answer(asdict(launched), 202)
@@ -326,7 +331,12 @@ def list_notebooks() -> Response:
 @app.route("/notebooks/{notebook_id}", methods=["GET"], content_types=[])
 @refusable
 def show_notebook(notebook_id: str) -> Response:
-    return shown(reading.owned(notebook_id, user(), notebooks()), 200)
+    notebook = reading.owned(notebook_id, user(), notebooks())
+    shown_ = asdict(showing().detail(notebook, user(), now()))
+    if shown_["last_words"] is None:
+        # As in the list, where nobody has any.
+        del shown_["last_words"]
+    return answer(shown_, 200)
 
 
 @app.route("/notebooks/{notebook_id}/events", methods=["GET"], content_types=[])
@@ -378,7 +388,7 @@ def extend_notebook(notebook_id: str) -> Response:
 def reset_password(notebook_id: str) -> Response:
     notebook = reading.owned(notebook_id, user(), notebooks())
     found = resetting.reset(
-        body.read_json(raw_body(), request().headers.get("content-type")),
+        body.read_json(raw_body(), request().headers.get("content-type"), may_be_absent=True),
         notebook,
         now=now(),
         notebooks=notebooks(),
@@ -486,7 +496,7 @@ def look_for_command(event: dict[str, Any], _context: object) -> dict[str, objec
 @app.lambda_function()
 def explain_failure(event: dict[str, Any], _context: object) -> dict[str, object]:
     """Why a launch, start, stop or change of password failed, in words that a person can act on."""
-    failure = explaining.explain(event, notebooks, users, catalogue(), settings().region)
+    failure = explaining.explain(event, notebooks, users, catalogue(), settings().region, heartbeat_of)
     kind = event.get("workflow") or "launch"
     logger.info(f"{kind} failed", code=failure.code, reason=failure.message)
     return asdict(failure)

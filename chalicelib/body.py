@@ -14,16 +14,16 @@ MAX_DEPTH = 20
 JSON, FORM = "application/json", "application/x-www-form-urlencoded"
 
 
-def read_json(raw: bytes, content_type: str | None) -> dict[str, object]:
-    """The JSON object in `raw`; an empty one if there is no body, whatever content type comes with it.
+def read_json(raw: bytes, content_type: str | None, *, may_be_absent: bool = False) -> dict[str, object]:
+    """The JSON object in `raw`.
 
-    A missing content type counts as JSON, as it does for API Gateway.
+    A missing content type counts as JSON, as it does for API Gateway. No body at all is an empty object where it
+    `may_be_absent`, whatever content type comes with it: `curl -X POST` sends none, and `curl -d ''` calls it a form.
 
     Raises:
         BodyTooLarge, UnsupportedMediaType, MalformedBody
     """
-    if not raw:
-        # `curl -X POST` sends nothing, `curl -d ''` calls its nothing a form: both mean the defaults.
+    if not raw and may_be_absent:
         return {}
     if len(raw) > MAX_BYTES:
         raise BodyTooLarge(f"The body has {len(raw)} bytes; at most {MAX_BYTES} are allowed.")

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from chalicelib.commands import UNSURE
 from chalicelib.model import LEFT, UNKNOWN, Failure
+from chalicelib.server_causes import CAUSES
 
 _AGAIN = "Request the notebook again"
 _LONGEST = 500
@@ -70,12 +71,13 @@ def explain(execution: Mapping[str, object]) -> Failure:
     return failure
 
 
-def explain_start(execution: Mapping[str, object], others: Sequence[str]) -> Failure:
+def explain_start(execution: Mapping[str, object], others: Sequence[str], server: str | None = None) -> Failure:
     """Why a stopped notebook did not come up again: code `no_capacity` or `start_failed`; total over any input.
 
     Args:
         execution: as for `explain`.
         others: types of the same size that the owner may have.
+        server: why the notebook's server did not answer, a code of server_causes.CAUSES; None: nobody knows.
     """
     error, cause = _word(execution, "error"), _word(execution, "cause")
     # The SDK's message says what EC2 says, without its code; in the state's reason there is the code.
@@ -84,6 +86,14 @@ def explain_start(execution: Mapping[str, object], others: Sequence[str]) -> Fai
             "no_capacity",
             "EC2 has no machine of this type left just now in the zone that the notebook's disk is in. The notebook "
             f"stays stopped, {_UNTOUCHED}. Start it again in some minutes{_meanwhile(others)}.",
+        )
+    if error == "NotebookSilent" and server in CAUSES:
+        found = CAUSES[server]
+        return Failure(
+            "start_failed",
+            f"The machine ran, but the notebook's server did not answer, because {found.reason}; the machine was "
+            f"stopped again. {found.advice} The notebook is stopped, {_UNTOUCHED}. Start it again; if it fails again, "
+            "tell who runs this deployment.",
         )
     if error == "NotebookSilent":
         why = "The machine ran, but the notebook on it did not answer in time, and the machine was stopped again"

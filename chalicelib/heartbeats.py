@@ -31,6 +31,7 @@ _MOST_JOBS = 3
 _JOB_KINDS = ("cron", "timer")
 _MOST_FACTS = 16
 _KINDS = 3
+_WORDS = 2000
 # Of all facts, in bytes: some times what a monitor says. A stop has them in its line, and a line is at most an item.
 _MOST_BYTES = 4096
 # EBS has no volume that is larger: 64 TiB.
@@ -56,6 +57,37 @@ class DueJob:
 
 
 @dataclass(frozen=True)
+class ServerStatus:
+    """What the monitor said of the notebook's server. `safe`: it runs without its owner's configuration, for so long
+    (`safe_for`); `down_for`: how long it has not answered; `code`: why, one of server_causes.CAUSES if it is true."""
+
+    safe: bool = False
+    code: str | None = None
+    safe_for: timedelta | None = None
+    down_for: timedelta | None = None
+    left_out: tuple[str, ...] = ()
+    words: str | None = None
+
+    @classmethod
+    def from_record(cls, value: object) -> ServerStatus:
+        """Total over any value."""
+        if not isinstance(value, Mapping):
+            return cls()
+        names = value.get("left_out")
+        words = value.get("words")
+        return cls(
+            safe=value.get("mode") == "safe",
+            code=code if _is_name(code := value.get("code")) else None,
+            safe_for=_seconds(value.get("safe_seconds")),
+            down_for=_seconds(value.get("down_seconds")),
+            left_out=tuple(str(name) for name in filter(_is_name, names))[:_MOST_NAMES]
+            if isinstance(names, list | tuple)
+            else (),
+            words=_lines(words) if isinstance(words, str) else None,
+        )
+
+
+@dataclass(frozen=True)
 class Heartbeat:
     """What the monitor said (docs/contracts.md, Heartbeat). None, or in `unknown`: it did not say it so that it can
     be read."""
@@ -78,6 +110,7 @@ class Heartbeat:
     certificate_valid: bool | None = None
     version: str | None = None
     confirmed: str | None = None
+    server: ServerStatus = ServerStatus()
 
     @property
     def space(self) -> Space | None:
@@ -124,6 +157,7 @@ class Heartbeat:
             certificate_valid=_flag(record.get("certificate_valid")),
             version=_text(record.get("version")),
             confirmed=_text(record.get("confirmed")),
+            server=ServerStatus.from_record(record.get("server")),
         )
 
     @classmethod
@@ -234,6 +268,12 @@ def _whole(value: object) -> int | None:
 
 def _text(value: object) -> str | None:
     return value[:256] if isinstance(value, str) and value else None
+
+
+def _lines(value: str) -> str | None:
+    """Text of several lines, without control characters."""
+    found = "".join(letter if letter == "\n" or letter.isprintable() else " " for letter in value[-_WORDS:]).strip()
+    return found or None
 
 
 def _flag(value: object) -> bool | None:

@@ -249,6 +249,12 @@ def came_back(run: Run, code: str, heartbeat: Heartbeat | None, policy: Policy, 
     return decision if fresh and decision.action != STOP else None
 
 
+def heard(run: Run, heartbeat: Heartbeat | None, policy: Policy, now: datetime) -> tuple[Heartbeat | None, datetime]:
+    """The heartbeat if it is one of this run, and when the machine last gave a sign of life."""
+    look = _Look(run, heartbeat, policy, now)
+    return look.heartbeat, look.heard_at
+
+
 class _Look:
     """One look at one notebook: every time that the decision is made of."""
 

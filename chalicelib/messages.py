@@ -32,9 +32,11 @@ KINDS = (
     "limit_near",
 )
 """Messages about one notebook."""
+SERVER_KINDS = ("safe_mode", "not_answering")
+"""Messages about the server of one notebook, on a machine that runs."""
 DISKS, ORPHAN = "disks", "orphan"
 """Messages about several notebooks, or about what belongs to none."""
-REPEATED = frozenset({"warned", "silent", "limit_near"})
+REPEATED = frozenset({"warned", "silent", "limit_near", "safe_mode", "not_answering"})
 """What the sweep itself tells again while it is true: nobody else catches up on it."""
 
 # SNS: fewer than 100 ASCII characters, beginning with a letter, number or punctuation mark.
@@ -352,6 +354,10 @@ class _Words:
             return "Disk", f"{self.view.volume_gib} GiB; its price here is not known"
         return "Disk", f"{self.view.volume_gib} GiB, kept for {_money(cost, self.view.cost.currency)} a month"
 
+    def safe_mode(self) -> list[str]:
+        """What is to be said where it runs without its owner's configuration."""
+        return [self.view.safe_mode.message] if self.view.safe_mode else []
+
     def wake(self) -> list[Button]:
         return self.life("Wake it, at any time")
 
@@ -362,6 +368,7 @@ def _ready(words: _Words) -> _Content:
         "That link is for life. It leads to the notebook's page, where you open, keep, stop and wake it.",
         "Log in with the password that you chose, or that was shown to you once, when you asked for the notebook. No "
         "message ever contains it.",
+        *words.safe_mode(),
         _WARNING,
         *words.by_hand("extend ID 2", "stop ID", "delete ID"),
     ]
@@ -372,6 +379,7 @@ def _ready(words: _Words) -> _Content:
 def _started(words: _Words) -> _Content:
     paragraphs = [
         f'Your notebook "{words.name}" is running again, with everything on its disk.',
+        *words.safe_mode(),
         f"{_WARNING} The address and the certificate are new after each start.",
     ]
     facts = [words.machine(), words.price(), words.stops(), words.certificate()]
@@ -440,6 +448,26 @@ def _limit_near(words: _Words) -> _Content:
     ]
     subject = f"Notebook {words.name} reaches its limit {f'at {words.time(at)}' if at else 'soon'}"
     return subject, paragraphs, [words.price()], [*words.life("Open it"), *words.acting()]
+
+
+def _safe_mode(words: _Words) -> _Content:
+    paragraphs = [
+        f'Your notebook "{words.name}" is running in safe mode.',
+        *(words.safe_mode() or ["It runs with your configuration again."]),
+        "Your files are untouched, and kernels and terminals have all that you installed.",
+    ]
+    return f"Notebook {words.name} is running in safe mode", paragraphs, [], words.life("Open it")
+
+
+def _not_answering(words: _Words) -> _Content:
+    trouble = words.view.not_answering
+    paragraphs = [
+        f'Your notebook "{words.name}" does not answer.',
+        trouble.message if trouble else "It answers again by now.",
+        "The machine is still running, and costs.",
+    ]
+    buttons = words.life("See how it is, or stop it")
+    return f"Notebook {words.name} does not answer", paragraphs, [words.price()], buttons
 
 
 def _failed(words: _Words) -> _Content:
@@ -512,6 +540,8 @@ _COMPOSERS = {
     "warned": _warned,
     "silent": _silent,
     "limit_near": _limit_near,
+    "safe_mode": _safe_mode,
+    "not_answering": _not_answering,
 }
 
 

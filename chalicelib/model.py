@@ -349,6 +349,22 @@ class Stop:
 
 
 @dataclass(frozen=True)
+class ServerTrouble:
+    """What is the matter with a notebook's server on a machine that runs: since when, a code, and our sentences."""
+
+    since: str
+    code: str
+    message: str
+    told: bool = True
+    """False until its owner was told."""
+
+    def to_record(self) -> dict[str, object]:
+        """The map of the record."""
+        record: dict[str, object] = {"since": self.since, "code": self.code, "message": self.message}
+        return record if self.told else record | {"told": False}
+
+
+@dataclass(frozen=True)
 class Notebook:
     """A row of the table `notebooks` (docs/contracts.md). None: unknown. Times: ISO 8601, UTC."""
 
@@ -405,6 +421,10 @@ class Notebook:
     confirmed_at: str | None = None
     stopped_at: str | None = None
     stop: Stop | None = None
+    safe_mode: ServerTrouble | None = None
+    """Its server runs without its owner's configuration."""
+    not_answering: ServerTrouble | None = None
+    """Its server has not answered for minutes."""
     link_version: int = 0
     api_url: str | None = None
     owner_name: str | None = None
@@ -489,6 +509,8 @@ class Notebook:
             confirmed_at=rows.text(record, "confirmed_at"),
             stopped_at=rows.text(record, "stopped_at"),
             stop=_stop(rows.mapping(record, "stop")),
+            safe_mode=_server_trouble(rows.mapping(record, "safe_mode")),
+            not_answering=_server_trouble(rows.mapping(record, "not_answering")),
             link_version=rows.whole(record, "link_version") or 0,
             api_url=rows.text(record, "api_url"),
             owner_name=rows.text(record, "owner_name"),
@@ -564,6 +586,13 @@ def _seen(row: Mapping[str, object]) -> SeenBeat | None:
 def _stop(row: Mapping[str, object]) -> Stop | None:
     code, reason, by = (rows.text(row, key) for key in ("code", "reason", "by"))
     return Stop(code, reason or "", by or "") if code else None
+
+
+def _server_trouble(row: Mapping[str, object]) -> ServerTrouble | None:
+    since, code = rows.text(row, "since"), rows.text(row, "code")
+    if not (since and code):
+        return None
+    return ServerTrouble(since, code, rows.text(row, "message") or "", row.get("told") is not False)
 
 
 def _check(body: Mapping[str, object], known: Mapping[str, Field], more: Iterable[FieldError] = ()) -> None:

@@ -14,7 +14,7 @@ from chalicelib.pages import Note
 from chalicelib.problems import CONTENT_TYPE
 from chalicelib.schema import Field, Schema
 from chalicelib.tokens import IDEMPOTENCY_KEY
-from chalicelib.views import EventList, Health, LaunchedView, NotebookList, NotebookView, Step
+from chalicelib.views import EventList, Health, LaunchedView, NotebookDetail, NotebookList, NotebookView, Step
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
         summary="Show a notebook",
         description="What is unknown is null. Someone else's notebook is answered as one that does not exist.",
         success=200,
-        answer=NotebookView,
+        answer=NotebookDetail,
         refusals=(404,),
         parameters=(_ID,),
     ),
@@ -475,6 +475,9 @@ def _fields_of(known: Mapping[str, Field], *, one_of_passwords: bool = False) ->
     return {**found, "not": {"required": ["password", "password_hash"]}} if one_of_passwords else found
 
 
+_MAY_BE_ABSENT = frozenset({"last_words"})
+
+
 def _collect(answer: type, components: dict[str, Schema]) -> None:
     """Adds the schema of a dataclass and of those inside it."""
     if answer.__name__ in components:
@@ -483,7 +486,7 @@ def _collect(answer: type, components: dict[str, Schema]) -> None:
     components[answer.__name__] = {
         "type": "object",
         "description": " ".join((answer.__doc__ or "").split()),
-        "required": [entry.name for entry in fields(answer)],
+        "required": [entry.name for entry in fields(answer) if entry.name not in _MAY_BE_ABSENT],
         "properties": properties,
     }
     hints = typing.get_type_hints(answer)

@@ -507,9 +507,17 @@ def _starting(say: _Say) -> tuple[str, list[str]]:
 
 
 def _ready(say: _Say) -> tuple[str, list[str]]:
-    error = [_paragraph(say.view.error.message, "error")] if say.view.error else []
-    way_in = say.open(say.situation.to) if say.situation.to else []
-    return f"{say.view.name} is running", [*error, *way_in, *say.running()]
+    view = say.view
+    troubles = [found.message for found in (view.not_answering, view.error, view.safe_mode) if found]
+    parts = [_paragraph(message, "error") for message in troubles]
+    if say.situation.to and view.not_answering is None:
+        parts += say.open(say.situation.to)
+    parts += say.running()
+    if view.left_out:
+        parts.append(_paragraph(f"Server extensions of yours that are not loaded: {', '.join(view.left_out)}."))
+    if view.not_answering:
+        return f"{view.name} does not answer", parts
+    return f"{view.name} is running{' in safe mode' if view.safe_mode else ''}", parts
 
 
 def _stopping(say: _Say) -> tuple[str, list[str]]:

@@ -9,9 +9,10 @@ from chalicelib import rows, times
 from chalicelib.costs import Cost, cost, run_started
 from chalicelib.heartbeats import Space
 from chalicelib.idleness import Shown
-from chalicelib.model import STEPS, Failure, Notebook, Stop, User
+from chalicelib.model import STEPS, Failure, Notebook, ServerTrouble, Stop, User
 from chalicelib.plan import shown_state
 from chalicelib.prices import Catalogue
+from chalicelib.server_health import ServerHealth
 
 _RUNNING = frozenset({"launching", "ready", "stopping"})
 # Of a notebook that was aborted or deleted while it launched: none of its steps failed.
@@ -36,6 +37,20 @@ class Notification:
 
     channel: str
     state: str
+
+
+@dataclass(frozen=True)
+class Trouble:
+    """What is the matter with the notebook's server on a machine that runs: since when, a code, and what to do."""
+
+    since: str
+    code: str
+    message: str
+
+    @classmethod
+    def of(cls, trouble: ServerTrouble | None) -> Trouble | None:
+        """The public side of what the record has."""
+        return cls(trouble.since, trouble.code, trouble.message) if trouble else None
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,9 @@ class NotebookView:
     hold_until: str | None
     stopped_at: str | None
     stop: Stop | None
+    safe_mode: Trouble | None
+    not_answering: Trouble | None
+    left_out: list[str]
     cost: Cost
     notifications: list[Notification]
     error: Failure | None
@@ -96,14 +114,20 @@ class NotebookView:
         link: str | None = None,
         shown: Shown | None = None,
         owner: User | None = None,
+        health: ServerHealth | None = None,
     ) -> NotebookView:
         """The public side of a record at `now`.
 
         `link` is the link for life, which takes the owner's secret to make, `shown` what the rule of idleness tells
-        of its use, which takes the heartbeat; without them they are null. `owner` says whether mail is off. Why and
-        when it stopped is told until it runs again, and how long it is held while that lies ahead.
+        of its use, which takes the heartbeat; without them they are null. `owner` says whether mail is off, `health`
+        how its server is by the same heartbeat; without it what the record holds is told. Why and when it stopped is
+        told until it runs again, and how long it is held while that lies ahead.
         """
         down = notebook.state in ("stopped", "starting")
+        if notebook.state != "ready":
+            health = ServerHealth()
+        elif health is None:
+            health = ServerHealth(notebook.safe_mode, notebook.not_answering)
         return cls(
             id=notebook.id,
             owner=notebook.owner_called,
@@ -131,6 +155,9 @@ class NotebookView:
             hold_until=_ahead(notebook.hold_until, now),
             stopped_at=notebook.stopped_at if down else None,
             stop=_stop(notebook) if down or notebook.state == "stopping" else None,
+            safe_mode=Trouble.of(health.safe_mode),
+            not_answering=Trouble.of(health.not_answering),
+            left_out=list(health.left_out),
             cost=cost(notebook, prices, region, now),
             notifications=[
                 Notification(channel, shown_state(channel, notebook.notifications[channel], owner))
@@ -138,6 +165,19 @@ class NotebookView:
             ],
             error=notebook.error,
         )
+
+
+@dataclass(frozen=True)
+class NotebookDetail(NotebookView):
+    """The answer to GET /notebooks/{id}: the notebook, and what only its owner is to read, if there is any."""
+
+    last_words: str | None = field(repr=False)
+    """The end of what its server wrote before it failed to start with its owner's configuration, or to answer."""
+
+    @classmethod
+    def of_view(cls, view: NotebookView, last_words: str | None) -> NotebookDetail:
+        """The notebook as `view` shows it, with the rest."""
+        return cls(**{entry.name: getattr(view, entry.name) for entry in fields(view)}, last_words=last_words)
 
 
 @dataclass(frozen=True)

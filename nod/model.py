@@ -116,6 +116,14 @@ class Notebook:
     hold_until: datetime | None = None
     stopped_at: datetime | None = None
     stop: Stop = Stop()
+    safe_mode: str | None = None
+    """What is told of it where it runs without its owner's configuration."""
+    not_answering: str | None = None
+    """What is told of it where its server does not answer."""
+    not_answering_since: datetime | None = None
+    left_out: tuple[str, ...] = ()
+    """Server extensions of its owner that are not loaded."""
+    last_words: str | None = None
     currency: str | None = None
     per_hour: Decimal | None = None
     so_far: Decimal | None = None
@@ -173,6 +181,11 @@ class Notebook:
             hold_until=_time(document, "hold_until"),
             stopped_at=_time(document, "stopped_at"),
             stop=Stop(_text(stop, "code"), _text(stop, "reason"), _text(stop, "by")),
+            safe_mode=_text(_mapping(document, "safe_mode"), "message"),
+            not_answering=_text(_mapping(document, "not_answering"), "message"),
+            not_answering_since=_time(_mapping(document, "not_answering"), "since"),
+            left_out=tuple(clean(name) for name in _names(document, "left_out")),
+            last_words=_lines(document, "last_words"),
             currency=_text(cost, "currency"),
             per_hour=_amount(cost, "per_hour"),
             so_far=_amount(cost, "so_far"),
@@ -199,6 +212,16 @@ def _step(entry: Mapping[str, object]) -> Step:
         finished_at=_time(entry, "finished_at"),
         detail=_text(entry, "detail"),
     )
+
+
+def _names(document: Mapping[str, object], key: str) -> list[str]:
+    value = document.get(key)
+    return [name for name in value if isinstance(name, str)] if isinstance(value, list) else []
+
+
+def _lines(document: Mapping[str, object], key: str) -> str | None:
+    value = document.get(key)
+    return "\n".join(clean(line) for line in value.splitlines()) if isinstance(value, str) and value else None
 
 
 def _text(document: Mapping[str, object], key: str) -> str | None:

@@ -50,6 +50,11 @@ def block(output: Output, notebook: Notebook, now: datetime, *, password: Sequen
     if notebook.error_message or notebook.error_code:
         code = f" ({notebook.error_code})" if notebook.error_code else ""
         output.note("Error", f"{notebook.error_message or 'no reason given'}{code}")
+    if notebook.not_answering:
+        since = f"since {text.local(notebook.not_answering_since)}: " if notebook.not_answering_since else ""
+        output.note("No answer", f"{since}{notebook.not_answering}")
+    if notebook.safe_mode:
+        output.note("Safe mode", notebook.safe_mode)
     output.row("Id", notebook.id)
     _links(output, notebook)
     if password:
@@ -65,6 +70,10 @@ def block(output: Output, notebook: Notebook, now: datetime, *, password: Sequen
     _life(output, notebook, now)
     for number, notification in enumerate(notebook.notifications):
         output.note("" if number else "Messages", told(notification, notebook.state))
+    if notebook.left_out:
+        output.note("Left out", f"server extensions of yours that are not loaded: {', '.join(notebook.left_out)}")
+    for number, line in enumerate((notebook.last_words or "").splitlines()):
+        output.row("" if number else "Last words", line)
     failed = [step for step in notebook.steps if step.state == "failed"]
     for step in failed:
         output.note("Failed in", steps.title(step.name) + (f": {step.detail}" if step.detail else ""))
@@ -121,7 +130,7 @@ def _cells(notebook: Notebook, now: datetime) -> dict[str, Text]:
     return {
         "NAME": Text(notebook.title, style="bold"),
         "ID": Text(notebook.id),
-        "STATE": Text(notebook.state, style=state_style(notebook.state)),
+        "STATE": Text(notebook.state + mark(notebook), style=state_style(notebook.state)),
         "TYPE": Text(notebook.instance_type or "-"),
         "STOPS": Text(stops_briefly(notebook, now)),
         "SO FAR": Text(_money(notebook.so_far, notebook.currency, "0.01")),
@@ -156,6 +165,13 @@ def stops(notebook: Notebook, now: datetime) -> str:
     if notebook.max_hours is not None:
         rules.append(f"{text.span(3600 * notebook.max_hours)} after its start in any case")
     return "; ".join(rules) or "not known"
+
+
+def mark(notebook: Notebook) -> str:
+    """What the table adds to the state of a notebook whose server is not well."""
+    if notebook.not_answering:
+        return ", no answer"
+    return ", safe mode" if notebook.safe_mode else ""
 
 
 def stops_briefly(notebook: Notebook, now: datetime) -> str:

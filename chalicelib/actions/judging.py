@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from chalicelib import times
+from chalicelib import server_health, times
 from chalicelib.aws.due import Due, DueNotebooks
 from chalicelib.aws.heartbeats import HeartbeatsTable, Row, limit_text
 from chalicelib.aws.ledger import Event
@@ -28,6 +28,8 @@ class Judged:
     decision: Decision
     seen: dict[str, object] | None
     """The record's `seen` after this look; None: it is as it was."""
+    news: server_health.News = field(default_factory=server_health.News)
+    """Of the notebook's own server."""
 
     @property
     def notebook(self) -> Notebook:
@@ -150,7 +152,8 @@ class Judging:
             logger.error("record cannot be judged", notebook=notebook.id, reason=str(error))
             return None
         changed = seen.to_record() if seen is not None and seen != run.seen else None
-        return Judged(due, row, decision, changed)
+        found = server_health.health(notebook, heartbeat, self.policy, now)
+        return Judged(due, row, decision, changed, server_health.news(notebook, found, self.policy, now))
 
     def _limit(self, notebook: Notebook) -> timedelta:
         return self.policy.minutes(notebook.idle_minutes)

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 
-from chalicelib import links
+from chalicelib import links, server_health
 from chalicelib.aws.faults import as_unavailable
 from chalicelib.aws.heartbeats import HeartbeatsTable
 from chalicelib.errors import Unavailable
@@ -15,8 +15,9 @@ from chalicelib.idleness import Policy, Run, Shown, decide, shown
 from chalicelib.log import logger
 from chalicelib.model import Notebook, User
 from chalicelib.prices import Catalogue
+from chalicelib.server_health import ServerHealth
 from chalicelib.settings import Settings
-from chalicelib.views import NotebookView
+from chalicelib.views import NotebookDetail, NotebookView
 
 
 def job_key(job: DueJob) -> str:
@@ -37,9 +38,19 @@ class Showing:
         """The view of one notebook. Without its `owner` there is no link."""
         return self.many([notebook], owner, now)[0]
 
+    def detail(self, notebook: Notebook, owner: User, now: datetime) -> NotebookDetail:
+        """The view of one notebook for its owner alone."""
+        view, health = self._many([notebook], owner, now)[0]
+        return NotebookDetail.of_view(view, health.last_words if health else None)
+
     def many(self, notebooks: Sequence[Notebook], owner: User | None, now: datetime) -> list[NotebookView]:
         """The views of notebooks of one owner. What heartbeats tell is left out where they cannot be read: the link is
         no less true, nor is what was just done."""
+        return [view for view, _ in self._many(notebooks, owner, now)]
+
+    def _many(
+        self, notebooks: Sequence[Notebook], owner: User | None, now: datetime
+    ) -> list[tuple[NotebookView, ServerHealth | None]]:
         heartbeats: dict[str, Heartbeat] | None
         try:
             with as_unavailable("DynamoDB"):
@@ -47,18 +58,22 @@ class Showing:
         except Unavailable as error:
             logger.error("heartbeats cannot be read", exc_info=error)
             heartbeats = None
-        return [
-            NotebookView.of(
+        found = []
+        for notebook in notebooks:
+            heartbeat = None if heartbeats is None else heartbeats.get(notebook.id)
+            health = None if heartbeats is None else self._health(notebook, heartbeat, now)
+            view = NotebookView.of(
                 notebook,
                 self.prices,
                 self.settings.region,
                 now,
                 link=links.life_link(owner.secret, notebook) if owner and notebook.state != "terminated" else None,
                 owner=owner,
-                shown=None if heartbeats is None else self._shown(notebook, heartbeats.get(notebook.id), now),
+                shown=None if heartbeats is None else self._shown(notebook, heartbeat, now),
+                health=health,
             )
-            for notebook in notebooks
-        ]
+            found.append((view, health))
+        return found
 
     def reason(self, notebook: Notebook, now: datetime) -> str | None:
         """Why it stays or will stop, in the words of the decision. None while it does not run."""
@@ -95,3 +110,8 @@ class Showing:
         if notebook.state != "ready":
             return None
         return shown(Run.from_notebook(notebook), heartbeat, self._policy, now)
+
+    def _health(self, notebook: Notebook, heartbeat: Heartbeat | None, now: datetime) -> ServerHealth | None:
+        if notebook.state != "ready":
+            return None
+        return server_health.health(notebook, heartbeat, self._policy, now)

@@ -220,7 +220,27 @@ class Sweeping:
         except NodError as error:
             return _Kept(trouble=(*trouble, error))
         logger.info("kept", notebook=one.notebook.id, code=one.decision.code, reason=one.decision.reason)
+        trouble += self._tell_of_server(one, now)
         return _Kept(one.decision.action, decided=True, line=one.line(now), trouble=trouble)
+
+    def _tell_of_server(self, one: Judged, now: datetime) -> tuple[NodError, ...]:
+        """What is new about the notebook's own server: lines of the ledger, and its owner once. What could not be told
+        is told at the next look; what goes wrong."""
+        news = one.news
+        try:
+            with as_trouble():
+                # After the line of the decision.
+                at = now + timedelta(milliseconds=2)
+                if news.lines:
+                    self._ledger.write(
+                        [event(one.notebook.id, at, "note", code, reason) for code, reason in news.lines]
+                    )
+                for kind, since in news.tell:
+                    self._telling.tell(one.notebook.id, kind, now)
+                    self._due.told(one.notebook.id, kind, since)
+        except NodError as error:
+            return (error,)
+        return ()
 
     def _warn(self, one: Judged, now: datetime) -> _Kept:
         """Written before it is published, so that one sweep warns; given only once it is.
@@ -245,7 +265,7 @@ class Sweeping:
         except NodError as error:
             return _Kept(decided=decided, trouble=(error,))
         logger.info("warned", notebook=one.notebook.id, code=one.decision.code, reason=one.decision.reason)
-        return _Kept(one.decision.action, decided=True)
+        return _Kept(one.decision.action, decided=True, trouble=self._tell_of_server(one, now))
 
     def _publish(self, one: Judged, now: datetime) -> None:
         try:
@@ -266,6 +286,9 @@ class Sweeping:
         }
         if one.seen is not None:
             changes["seen"] = one.seen
+        changes |= one.news.changes
+        if one.news.due_at is not None:
+            changes["due_at"] = times.to_text(min(one.decision.due_at, one.news.due_at))
         if one.due.missing_at is not None:
             changes["missing_at"] = None
         if confirmed:

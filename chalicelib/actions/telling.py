@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from typing import Any
 from urllib.parse import urlsplit
@@ -28,6 +28,7 @@ from chalicelib.model import CONFIRMED, EMAIL, EXPIRED, PENDING, SLACK, UNSUBSCR
 from chalicelib.orphans import Resource
 from chalicelib.plan import first_state
 from chalicelib.retention import expiry
+from chalicelib.views import NotebookView
 
 # Longer than the workflows try to tell: what is untold by then, they have given up.
 OVERDUE = timedelta(minutes=10)
@@ -70,7 +71,10 @@ class Telling:
         if told is None or notebook.told != told:
             confirmed = self._begin_email(notebook) if EMAIL in notebook.notify else False
             jobs = self._showing.untold_jobs(notebook) if kind == "stopped" else ()
-            self._publish(notebook, kind, notebook.notify, now, execution=execution, jobs=jobs)
+            view = self._publish(notebook, kind, notebook.notify, now, execution=execution, jobs=jobs)
+            if kind in ("ready", "started") and view.safe_mode is not None:
+                # The sweep would tell it again.
+                self._notebooks.note_safe_mode(notebook_id, asdict(view.safe_mode))
             if jobs:
                 known = (*(notebook.jobs_told or ()), *(job_key(job) for job in jobs))
                 self._notebooks.set_jobs_told(notebook_id, known[-_MOST_JOBS:])
@@ -201,12 +205,13 @@ class Telling:
         *,
         execution: str | None = None,
         jobs: tuple[DueJob, ...] = (),
-    ) -> None:
+    ) -> NotebookView:
         owner = self._users.get(notebook.owner)
+        view = self._showing.one(notebook, owner, now)
         about = messages.About(
             notebook=notebook,
             owner=owner,
-            view=self._showing.one(notebook, owner, now),
+            view=view,
             prices=self._showing.prices,
             region=self._showing.settings.region,
             now=now,
@@ -215,6 +220,7 @@ class Telling:
             jobs=jobs,
         )
         self._topic.publish(replace(messages.compose(kind, about, channels), execution=execution))
+        return view
 
 
 def _overdue(notebook: Notebook, now: datetime) -> bool:

@@ -161,6 +161,22 @@ class DueNotebooks:
             return False
         return True
 
+    def told(self, notebook_id: str, name: str, since: str) -> bool:
+        """Notes that its owner was told of what is the matter with its server: `safe_mode` or `not_answering`, of that
+        `since`. False if it is over by now."""
+        try:
+            self._client.update_item(
+                TableName=self._table,
+                Key={"id": {"S": notebook_id}},
+                ConditionExpression="#name.since = :since",
+                UpdateExpression="REMOVE #name.told",
+                ExpressionAttributeNames={"#name": name},
+                ExpressionAttributeValues={":since": {"S": since}},
+            )
+        except self._client.exceptions.ConditionalCheckFailedException:
+            return False
+        return True
+
     def _update(self, notebook: Notebook, changes: Mapping[str, object]) -> dict[str, Any]:
         expected = {name: getattr(notebook, name) for name in _EXPECTED}
         terms = [

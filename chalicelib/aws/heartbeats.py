@@ -25,6 +25,8 @@ class Row:
     heartbeat: Heartbeat
     limit_seconds: str | None
     hold_until: str | None
+    boot_before_start: str | None = None
+    """The boot before the last start."""
 
 
 class HeartbeatsTable:
@@ -41,7 +43,12 @@ class HeartbeatsTable:
         for item in batches.read(self._client, self._table, "id", arns, self._sleep, at_once=_AT_ONCE):
             heartbeat = Heartbeat.from_item(item)
             if heartbeat is not None:
-                row = Row(heartbeat, _said(item, "limit_seconds", "N"), _said(item, "hold_until", "S"))
+                row = Row(
+                    heartbeat,
+                    _said(item, "limit_seconds", "N"),
+                    _said(item, "hold_until", "S"),
+                    _said(item, "boot_before_start", "S"),
+                )
                 found[item["id"]["S"]] = row
         return found
 

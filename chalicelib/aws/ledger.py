@@ -69,7 +69,8 @@ def waiting(notebook: Notebook) -> list[Event]:
     found: dict[str, Event] = {}
     for row in notebook.ledger_lines:
         parts = {name: rows.text(row, name) or "" for name in ("at", "action", "code", "by", "reason")}
-        found.setdefault("\n".join(parts.values()), Event(notebook.id, **parts))
+        line = Event(notebook.id, parts["at"], parts["action"], parts["code"], parts["by"], parts["reason"])
+        found.setdefault("\n".join(parts.values()), line)
     return list(found.values())
 
 

@@ -258,7 +258,7 @@ class NotebooksTable:
                             "Key": {"id": {"S": notebook.id}},
                             "ConditionExpression": "#state = :stopped AND " + _counted("starts", notebook.starts),
                             "UpdateExpression": f"SET #state = :starting, starts = :next, {_DUE}, updated_at = :now, "
-                            f"{_MOVED} = :write REMOVE #error, warned, hold_until",
+                            f"{_MOVED} = :write REMOVE #error, warned, hold_until, safe_mode, not_answering",
                             "ExpressionAttributeNames": {"#state": "state", "#error": "error"},
                             "ExpressionAttributeValues": to_item(values),
                             **writes.RETURN_ROW,
@@ -377,6 +377,16 @@ class NotebooksTable:
             "SET notifications.#channel = :state",
             names={"#channel": channel},
             values={":state": to_attribute(state)},
+        )
+
+    def note_safe_mode(self, notebook_id: str, trouble: Mapping[str, object]) -> bool:
+        """Notes that it runs without its owner's configuration, of which they were told. False if it does not run."""
+        return self._update_if(
+            notebook_id,
+            "#state = :ready",
+            "SET safe_mode = :trouble",
+            names={"#state": "state"},
+            values={":ready": {"S": "ready"}, ":trouble": to_attribute(dict(trouble))},
         )
 
     def set_told(self, notebook_id: str, told: str) -> bool:

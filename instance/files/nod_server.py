@@ -32,6 +32,8 @@ SERVER = "notebook-on-demand"
 KEY = Path("/run/nod-server/key")
 STATE = Path("/run/nod-server/state.json")
 WORDS = Path("/run/nod-server/last_words.txt")
+# Made by nod-runtime.service.
+READY = Path("/run/nod-ready/ready.json")
 HOME = Path("/home/jupyter")
 NONCE = re.compile(r"[0-9a-f]{16,128}", re.ASCII)
 MOST_NAMES, LONGEST_NAME = 20, 40
@@ -127,7 +129,11 @@ def attach(app: Any, cookie: str, then: Callable[[], None]) -> None:
     """
     failures = Failures()
     app.log.addHandler(failures)
-    app.web_app.add_handlers(".*$", [(r"/nod/identity", IdentityHandler), (r"/nod/server", ServerHandler)])
+    handlers: list[tuple[Any, ...]] = [(r"/nod/identity", IdentityHandler), (r"/nod/server", ServerHandler)]
+    if _read_state().get("mode") == "safe":
+        # The first page says so; from there one goes on to JupyterLab.
+        handlers.append((r"/", web.RedirectHandler, {"url": "/nod/server", "permanent": False}))
+    app.web_app.add_handlers(".*$", handlers)
 
     async def serve() -> None:
         try:
@@ -149,12 +155,10 @@ def _serving(app: Any) -> None:
     faulthandler.cancel_dump_traceback_later()
     forget_folders()
     SERVING.since = time.clock_gettime(time.CLOCK_BOOTTIME)
-    folder = os.environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
     mark = {"invocation": os.environ.get("INVOCATION_ID", ""), "at": SERVING.since, "left_out": SERVING.left_out}
     try:
-        new = Path(folder, "ready.new")
-        new.write_text(json.dumps(mark))
-        new.replace(Path(folder, "ready.json"))
+        # In place: the folder is root's, so that nothing else can take the file's space.
+        READY.write_text(json.dumps(mark))
     except OSError as error:
         app.log.warning("That it serves could not be written down: %s", error)
 

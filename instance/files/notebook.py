@@ -101,8 +101,7 @@ def settings(*, safe: bool) -> dict[str, str | tuple[str, ...]]:
     """All settings of the command line."""
     found: dict[str, str | tuple[str, ...]] = {**GUARDED, "ServerApp.cookie_secret_file": str(cookie_secret_file())}
     if safe:
-        # The first page says that it is in safe mode; from there one goes on to JupyterLab.
-        found |= {"ServerApp.root_dir": str(Path.cwd()), "ServerApp.default_url": "/nod/server"}
+        found["ServerApp.root_dir"] = str(Path.cwd())
     if safe or not signatures_are_usable(HOME / ".local/share/jupyter"):
         # Which notebooks are trusted is forgotten at the end, but they open.
         found["NotebookNotary.db_file"] = ":memory:"

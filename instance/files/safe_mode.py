@@ -34,8 +34,8 @@ STATE = FOLDER / "state.json"
 WORDS = FOLDER / "last_words.txt"
 # By which the monitor knows that it is this machine's server that answers.
 KEY = FOLDER / "key"
-# Written by the server, in its own folder, once it serves: the start (INVOCATION_ID) and its time.
-READY = Path("/run/nod-jupyter/ready.json")
+# Written by the server, as nod-runtime.service lets it, once it serves: the start (INVOCATION_ID) and its time.
+READY = Path("/run/nod-ready/ready.json")
 
 NORMAL, SAFE = "normal", "safe"
 MOST_FAILURES = 2

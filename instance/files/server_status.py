@@ -10,7 +10,7 @@ from typing import Any
 
 STATE = Path("/run/nod-server/state.json")
 WORDS = Path("/run/nod-server/last_words.txt")
-READY = Path("/run/nod-jupyter/ready.json")
+READY = Path("/run/nod-ready/ready.json")
 MOST_BYTES = 65536
 MOST_WORDS = 2000
 MOST_NAMES, LONGEST_NAME = 20, 40

@@ -24,7 +24,7 @@ one_at_a_time 300 password
 
 tenths() { echo $((${EPOCHREALTIME/[.,]/} / 100000)); }
 started=$(tenths)
-for file in notebook.py nod_identity.py nod_activity.py nod_server.py server_causes.py serving.py cells.py visits.py saves.py rhythm.py open_sockets.py login_limit.py detached.py full_disk.py; do
+for file in notebook.py nod_identity.py nod_activity.py nod_server.py serving.py visits.py saves.py open_sockets.py login_limit.py detached.py full_disk.py; do
     put "$FILES/$file" "/opt/nod/notebook/$file" 0644
 done
 put "$FILES/login.html" /opt/nod/notebook/templates/login.html 0644

@@ -158,8 +158,22 @@ fi
 
 [ -x "$PREFIX/bin/jupyter" ] ||
     fail installer_failed "The installer brought no Jupyter: take Anaconda's, or one that holds jupyterlab."
-run runuser -u jupyter -- env HOME=/home/jupyter "$PREFIX/bin/jupyter" server --version ||
+# Isolated, as it is served: what lies in a home says nothing of the installation.
+run runuser -u jupyter -- env -i HOME=/home/jupyter PATH="$PATH" "$PREFIX/bin/python" -I -m jupyter_server --version ||
     fail installer_failed "The installed Jupyter Server does not start: $(last_lines)"
+
+# Without it a notebook is a notebook: the page says that it is missing.
+has_server_proxy() { run "$PREFIX/bin/python" -I -c 'import jupyter_server_proxy'; }
+bring_server_proxy() {
+    local pip=("$PREFIX/bin/python" -I -m pip install --require-hashes --no-deps --only-binary :all: --no-input
+        --disable-pip-version-check --root-user-action ignore --timeout 20 --retries 3)
+    (umask 022 && exec timeout 300 env -i PATH="$PATH" HOME=/root LANG=C.UTF-8 TMPDIR="$CACHE/tmp" \
+        "${pip[@]}" --requirement "$NOD_WORK/files/server-proxy.txt" 3>&- 9>&-) &
+    wait $!
+}
+if ! has_server_proxy; then
+    bring_server_proxy && has_server_proxy || log "jupyter-server-proxy could not be installed; the notebook goes without it"
+fi
 
 if compgen -G "$PREFIX/conda-meta/anaconda-[0-9]*.json" >/dev/null; then
     installer=anaconda

@@ -63,6 +63,18 @@ put "$FILES/due_jobs.py" /opt/nod/due_jobs.py 0755
 for file in safe_mode.py server_causes.py notebook_probe.py check_notebook.py; do
     put "$FILES/$file" "/opt/nod/$file" 0644
 done
+# Parts of the monitor and of the notebook's server, whose own documents have no room for them (64 KB each).
+for file in waiting.py notebook_probe.py; do
+    put "$FILES/$file" "/opt/nod/nod_monitor/$file" 0644
+done
+for file in rhythm.py cells.py server_causes.py; do
+    put "$FILES/$file" "/opt/nod/notebook/$file" 0644
+done
+# What runs with an older version of them is started anew by the document that starts it.
+if [ -e "$PENDING" ]; then
+    touch /run/nod/start-monitor.changed /run/nod/configure-notebook.changed
+    rm -f "$PENDING"
+fi
 put "$FILES/imds.nft" /opt/nod/imds.nft 0644
 put "$FILES/nod-imds.service" /etc/systemd/system/nod-imds.service 0644
 run systemctl daemon-reload

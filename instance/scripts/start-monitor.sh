@@ -13,7 +13,7 @@ one_at_a_time 180
 
 python3 -I -c 'import json, sys; print(json.dumps({"table": sys.argv[1], "region": sys.argv[2]}))' \
     "$HeartbeatsTable" "$Region" >"$NOD_WORK/monitor.json"
-for file in monitor.py looks.py waiting.py activity.py processes.py terminals.py notebook_probe.py server_status.py; do
+for file in monitor.py looks.py activity.py processes.py terminals.py server_status.py; do
     put "$FILES/$file" "/opt/nod/nod_monitor/$file" 0644
 done
 put "$FILES/nod-monitor.py" /opt/nod/nod-monitor.py 0755

@@ -159,13 +159,23 @@ def of_failures(*, later: bool) -> set[str]:
 def of_script(name: str) -> set[str]:
     """Codes that a script of the instance's ends with."""
     text = (ROOT / f"instance/scripts/{name}.sh").read_text(encoding="utf-8")
-    return set(re.findall(r'(?:\bfail |^DEFAULT_CODE=|"code": ")([a-z]+_[a-z_]+)\b', text, re.MULTILINE))
+    return set(re.findall(r'(?:\b(?:fail|give_up) |^DEFAULT_CODE=|"code": ")([a-z]+_[a-z_]+)\b', text, re.MULTILINE))
 
 
 def of_states(*names: str) -> set[str]:
-    """Codes that a state itself writes."""
-    text = json.dumps([state.body for name in names for state in states(name)])
-    return set(re.findall(r'"code": (?:\{"S": )?"(\w+)"', text))
+    """Codes of the failures that a state itself writes. Lines of the ledger have codes too, also of what went well."""
+    return {code for name in names for state in states(name) for code in failure_codes(state.body)}
+
+
+def failure_codes(value: Any) -> Iterator[str]:
+    """The code of each object with a code and a message, whether plain or as DynamoDB's attributes."""
+    if isinstance(value, dict):
+        code = value.get("code")
+        code = code.get("S") if isinstance(code, dict) else code
+        if isinstance(code, str) and "message" in value:
+            yield code
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from failure_codes(item)
 
 
 def of_actions() -> set[str]:

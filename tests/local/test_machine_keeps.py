@@ -5,6 +5,7 @@ One machine with a small disk of its own. A minute lasts a second, as in test_si
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from collections.abc import Callable, Iterator
@@ -311,10 +312,17 @@ def fill(machine: Machine, folder: str) -> None:
     assert done.exit_code == 0, done.stderr
 
 
+CHANGES = itertools.count(1)
+
+
 def works(machine: Machine, table: Table) -> None:
     """The documents that serve a notebook later, and the monitor."""
-    assert execute(machine, "set-password", PasswordHash=hashed("for-a-moment")) == {"ok": True}
-    assert execute(machine, "set-password", PasswordHash=hashed(PASSWORD)) == {"ok": True}
+    for password in ("for-a-moment", PASSWORD):
+        number = str(next(CHANGES))
+        assert execute(machine, "set-password", PasswordHash=hashed(password), Number=number) == {"ok": True}
+        assert shell(machine, "cat /etc/nod/password_number") == number
+    older = execute(machine, "set-password", PasswordHash=hashed("too-late"), Number="0")
+    assert older == {"ok": True, "overtaken": True}
     shell(machine, "systemctl stop nod-monitor.service")
     assert execute(machine, "probe-monitor")["monitor"] == "restarted"
     table.until(lambda row: row["answers"] and not row["unknown"], "all is known", 60)

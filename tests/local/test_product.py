@@ -230,7 +230,7 @@ def test_slack_channel_gets_the_link(cloud: Cloud) -> None:
 
     address = f"{cloud.aws_url}/_local/slack/services/TLOCAL/BLOCAL/team"
     admin("slack", "add", "team", "--origin", cloud.aws_url, given=address)
-    token = re.search(r"nod\.sue\.\S+", admin("user", "add", "sue", "--slack", "team"))
+    token = re.search(r"nod\.us-\S+", admin("user", "add", "sue", "--slack", "team"))
     assert token
     sue = Person(cloud.api_url, token[0])
     ready = sue.wait(sue.request(name="slacky").json()["id"], "ready")

@@ -37,7 +37,8 @@ def cutting(loses: Callable[[int, str], bool] = lambda index, operation: False) 
     """Inside, the answer to a call is lost where `loses` says so: it gets the call's number, from 0, and its operation.
     The SDK does not wait between its tries."""
     cuts = Cuts(loses)
-    answer = Endpoint._do_get_response
+    kind: Any = Endpoint
+    answer = kind._do_get_response
 
     def answered(endpoint: Any, request: Any, operation_model: Any, context: Any) -> Any:
         found = answer(endpoint, request, operation_model, context)

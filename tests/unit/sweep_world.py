@@ -236,8 +236,17 @@ class World:
         answer = self.ec2.run_instances(ImageId="ami-12c6146b", MinCount=1, MaxCount=1, TagSpecifications=specification)
         return str(answer["Instances"][0]["InstanceId"])
 
-    def beat(self, notebook: Notebook, idle: float, beat: int | None = None) -> None:
-        """Its monitor's heartbeat of now: everything was last active `idle` minutes ago."""
+    def beat(
+        self,
+        notebook: Notebook,
+        idle: float,
+        beat: int | None = None,
+        *,
+        answers: bool = True,
+        server: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Its monitor's heartbeat of now: everything was last active `idle` minutes ago. `server`: what it says of the
+        notebook's server, which `answers`."""
         ages = {name: int(idle * 60) for name in ("input", "kernel", "terminal", "cpu", "disk", "network", "gpu")}
         record = {
             "id": self.arn(notebook),
@@ -245,7 +254,8 @@ class World:
             "boot_id": "boot-1",
             "beat": beat if beat is not None else int(self.now.timestamp()),
             "uptime": 86_400,
-            "answers": True,
+            "answers": answers,
+            **({"server": server} if server else {}),
             "ages": ages,
             "unknown": [],
             "version": "2",

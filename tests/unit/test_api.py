@@ -55,7 +55,7 @@ def owner(deployed: Stage) -> Any:
 def launching(deployed: Stage) -> Launching:
     """What the view calls: Chalice's test client has one current request for all."""
     app = deployed.app
-    return Launching(app.notebooks(), app.workflows(), app.showing(), lambda _seconds: None)
+    return Launching(app.notebooks(), app.workflows, app.showing(), lambda _seconds: None)
 
 
 class TestRequesting:
@@ -109,11 +109,12 @@ class TestRequesting:
         assert (first.status_code, again.status_code) == (202, 202)
         assert first.json_body["id"] == again.json_body["id"]
 
-    def test_an_extension_without_a_body_is_told_what_is_missing(self, deployed: Stage, token: str) -> None:
+    def test_a_new_password_needs_no_body_either(self, deployed: Stage, token: str) -> None:
         notebook = request(deployed, token)
-        deployed.change(notebook["id"], state="ready")
-        found = problem(deployed.http("POST", f"/notebooks/{notebook['id']}/extend", token), 422, "invalid_fields")
-        assert [error["field"] for error in found["errors"]] == ["hours"]
+        deployed.change(notebook["id"], state="ready", instance_id="i-0123456789abcdef0")
+        answer = deployed.http("POST", f"/notebooks/{notebook['id']}/password", token)
+        assert answer.status_code == 202, answer.body
+        assert len(answer.json_body["password"]) == 34
 
     def test_a_small_machine_gets_a_warning(self, deployed: Stage, token: str) -> None:
         assert request(deployed, token, instance_type="t3.micro")["warnings"]

@@ -53,7 +53,7 @@ def test_every_document_is_named(path: Path) -> None:
 def test_every_kind_of_message_is_named() -> None:
     told = (ROOT / "docs" / "messages.md").read_text(encoding="utf-8")
     line = next(line for line in CONTRACTS.splitlines() if line.startswith("Kinds of message:"))
-    for kind in (*messages.KINDS, messages.DISKS, messages.ORPHAN):
+    for kind in (*messages.KINDS, *messages.SERVER_KINDS, messages.DISKS, messages.ORPHAN):
         assert kind in words(line), kind
         assert f"`{kind}`" in told, kind
 

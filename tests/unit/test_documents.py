@@ -387,21 +387,35 @@ def test_a_file_is_put_once_and_marks_the_restart_it_asks_for(tmp_path: Path) ->
     assert line(run(body, tmp_path)[1]) == {"ok": True, "mode": "640"}
 
 
+def installed_by(name: str, folder: str) -> set[str]:
+    """The files that a document's script installs into a folder of /opt/nod."""
+    text = archive(name)[f"scripts/{name}.sh"].decode()
+    lists = re.findall(rf'^for file in (.+); do\n    put "\$FILES/\$file" "/opt/nod/{folder}/', text, re.MULTILINE)
+    return {file for one in lists for file in one.split()}
+
+
 def test_every_module_that_a_module_of_ours_imports_is_installed_beside_it() -> None:
     """The monitor's lie in a package, the server's in a folder that is on its path."""
-    for name, folder, start in (
-        ("start-monitor", r"from \.(\w+) import", "monitor.py"),
-        ("configure-notebook", r"^\s*(?:from|import) (\w+)(?: import|$)", "notebook.py"),
+    for name, folder, imports, start in (
+        ("start-monitor", "nod_monitor", r"from \.(\w+) import", "monitor.py"),
+        ("configure-notebook", "notebook", r"^\s*(?:from|import) (\w+)(?: import|$)", "notebook.py"),
     ):
-        text = archive(name)[f"scripts/{name}.sh"].decode()
-        (listed,) = re.findall(r"^for file in (.+); do$", text, re.MULTILINE)
-        installed = listed.split()
-        assert start in installed
+        installed = installed_by(name, folder) | installed_by("prepare-instance", folder)
+        assert start in installed_by(name, folder)
         ours = {path.stem for path in (ROOT / "instance/files").glob("*.py")}
         for file in installed:
             source = (ROOT / "instance/files" / file).read_text()
-            imported = set(re.findall(folder, source, re.MULTILINE)) & ours
-            assert {f"{module}.py" for module in imported} <= set(installed), file
+            imported = set(re.findall(imports, source, re.MULTILINE)) & ours
+            assert {f"{module}.py" for module in imported} <= installed, file
+
+
+def test_jupyter_server_proxy_comes_pinned_and_verified_and_in_the_stand_ins_version() -> None:
+    lines = [line for line in (ROOT / "instance/files/server-proxy.txt").read_text().splitlines() if line[0] != "#"]
+    pinned = [re.fullmatch(r"([a-z-]+==[0-9.]+) --hash=sha256:[0-9a-f]{64}", line) for line in lines]
+    stand_in = (ROOT / "local/stand-in-requirements.txt").read_text().splitlines()
+    assert {found[1] for found in pinned if found} <= set(stand_in)
+    assert len([found for found in pinned if found]) == len(lines) == 2
+    assert "--require-hashes" in archive("install-anaconda")["scripts/install-anaconda.sh"].decode()
 
 
 def set_password(folder: Path, number: int, value: str) -> dict[str, object]:

@@ -340,7 +340,8 @@ class TestTellOwner:
         sent = self.publish(monkeypatch)
         identifier = self.notebook(deployed, email="ada@example.org")
         assert deployed.app.tell_owner({"id": identifier, "kind": "ready"}, None) == {"published": True}
-        assert "https://198.51.100.7:8888" in sent[0].text
+        assert f"/n/{identifier}?k=" in sent[0].text
+        assert "198.51.100.7" not in sent[0].text, "another machine may have that address tomorrow"
         assert deployed.record(identifier)["notifications"]["M"]["email"] == {"S": "unconfirmed"}
         deployed.admin.users.update(person(deployed).id, {"email_state": "confirmed"})
         deployed.app.tell_owner({"id": identifier, "kind": "ready"}, None)
@@ -664,7 +665,8 @@ class TestSlack:
         assert self.state(deployed, identifier) == "pending"
         deployed.app.deliver_to_slack(event, None)
         (got,) = receiver.got
-        assert "https://198.51.100.7:8888" in json.dumps(got["blocks"])
+        assert f"/n/{identifier}?k=" in json.dumps(got["blocks"])
+        assert "198.51.100.7" not in json.dumps(got["blocks"])
         assert "is ready" in got["text"]
         assert self.state(deployed, identifier) == "sent"
 

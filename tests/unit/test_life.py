@@ -88,7 +88,9 @@ def refuse(*_: object) -> bool:
 
 
 def ledger(deployed: Stage, token: str, identifier: str) -> list[Any]:
-    return list(deployed.http("GET", f"/notebooks/{identifier}/events", token).json_body["events"])
+    """What was done to it since it was requested, newest first."""
+    lines = deployed.http("GET", f"/notebooks/{identifier}/events", token).json_body["events"]
+    return [line for line in lines if line["action"] != "launch"]
 
 
 class TestStopping:
@@ -396,6 +398,38 @@ class TestReading:
         listed = deployed.http("GET", "/notebooks", token).json_body["notebooks"]
         assert listed == [shown]
 
+    def test_the_servers_last_words_are_for_the_owner_with_a_token_alone(
+        self, deployed: Stage, token: str, clock: list[datetime]
+    ) -> None:
+        identifier = a_notebook(deployed, token)
+        clock[0] = T0 + timedelta(hours=1)
+        server = {
+            "mode": {"S": "safe"},
+            "code": {"S": "configuration"},
+            "safe_seconds": {"N": "60"},
+            "words": {"S": "Traceback\nRuntimeError: \x1b[2Jsecret"},
+        }
+        deployed.dynamodb.put_item(
+            TableName=ENV["NOD_HEARTBEATS_TABLE"],
+            Item={
+                "id": {"S": ARN},
+                "boot_id": {"S": "b"},
+                "beat": {"N": "70"},
+                "at": {"S": "2026-11-22T15:04:50.000Z"},
+                "uptime": {"N": "3900"},
+                "answers": {"BOOL": True},
+                "server": {"M": server},
+            },
+        )
+        shown = deployed.http("GET", f"/notebooks/{identifier}", token).json_body
+        assert shown["last_words"] == "Traceback\nRuntimeError:  [2Jsecret"
+        assert shown["safe_mode"]["code"] == "configuration"
+        assert shown["not_answering"] is None
+        listed = deployed.http("GET", "/notebooks", token).body.decode()
+        page = deployed.http("GET", f"/n/{identifier}?{urlsplit(shown['link']).query}")
+        assert "runs without your configuration" in listed
+        assert "secret" not in listed + page.body.decode()
+
     def test_without_heartbeats_the_link_is_told_all_the_same(self, deployed: Stage, token: str) -> None:
         identifier = a_notebook(deployed, token)
         deployed.dynamodb.delete_table(TableName=ENV["NOD_HEARTBEATS_TABLE"])
@@ -442,7 +476,9 @@ class TestReading:
             page = deployed.http("GET", path + (f"&{urlencode({'next': cursor})}" if cursor else ""), token).json_body
             seen += page["events"]
             cursor = page["next"]
-            assert len(seen) <= 5
+            assert len(seen) <= 6
+        requested = seen.pop(0)
+        assert (requested["action"], requested["code"]) == ("launch", "requested")
         assert [event["signals"]["n"] for event in seen] == [4, 3, 2, 1, 0]
         assert seen[0] == {
             "at": "2026-11-22T14:05:04.000Z",

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from chalicelib import links, pages, tokens
 from chalicelib.links import Verdict
-from chalicelib.model import STATES, Failure, Notebook, Stop
+from chalicelib.model import STATES, Failure, Notebook, ServerTrouble, Stop
 from chalicelib.pages import Form, Page, Situation
 from chalicelib.views import Disk, NotebookView
 from tests.unit.test_rules import NOW, PRICES, a_notebook, a_user
@@ -136,6 +136,20 @@ def situation(state: str = "stopped", *, may_run: bool = True, in_the_way: Any =
     known = dataclasses.replace(a_notebook(), state=state, **changes)
     view = NotebookView.of(known, PRICES, "us-east-1", NOW)
     return Situation(view, NOW, NOW - timedelta(seconds=80), "0.35 USD", "2.40 USD", in_the_way, may_run)
+
+
+def test_a_page_of_a_server_that_does_not_answer_says_why_and_leads_to_no_dead_port() -> None:
+    trouble = ServerTrouble("2026-11-22T12:00:00.000Z", "port_taken", "Another program <uses> its port.")
+    there = dataclasses.replace(situation("ready"), to="https://203.0.113.7:8888")
+    assert "203.0.113.7" in pages.state(there, ALL).html()
+    dead = dataclasses.replace(situation("ready", not_answering=trouble), to="https://203.0.113.7:8888")
+    page = pages.state(dead, ALL)
+    assert page.title == "thesis does not answer"
+    assert "Another program &lt;uses&gt; its port." in page.html()
+    assert "203.0.113.7" not in page.html()
+    safe = pages.state(dataclasses.replace(there, view=situation("ready", safe_mode=trouble).view), ALL)
+    assert safe.title == "thesis is running in safe mode"
+    assert "203.0.113.7" in safe.html()
 
 
 def forms(*actions: str) -> dict[str, Form]:

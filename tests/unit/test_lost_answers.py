@@ -3,6 +3,7 @@ when every answer arrives, whichever of its calls the SDK has to repeat."""
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -76,6 +77,8 @@ class Case:
             sort_keys=True,
         )
         text = text.replace(self.notebook, "ID") if self.notebook else text
+        # A line of the ledger has digits of its text in its key, and its text the user's id.
+        text = re.sub(r"(?<=Z)#[0-9a-f]{4}", "", text)
         return json.loads(
             re.sub(r"us-[0-9a-f]{20}|i-[0-9a-f]{17}|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", "ANY", text)
         )
@@ -261,6 +264,10 @@ def run(deed: Deed, loses: Callable[[int, str], bool]) -> tuple[object, Cuts]:
 READS = ("Get", "Describe", "Query", "Scan", "List", "BatchGet")
 
 
+def is_number(number: int, index: int, _operation: str) -> bool:
+    return index == number
+
+
 def is_read(operation: str) -> bool:
     return operation.partition(":")[2].startswith(READS)
 
@@ -271,7 +278,7 @@ def same_whichever_is_lost(name: str, reads: bool) -> None:
     for number, operation in enumerate(whole.calls):
         if is_read(operation) is not reads:
             continue
-        found, cuts = run(deed, lambda index, _, number=number: index == number)
+        found, cuts = run(deed, functools.partial(is_number, number))
         assert cuts.lost == [operation]
         assert found == wanted, f"the answer to call {number}, {operation}, was lost"
 

@@ -161,6 +161,7 @@ def test_any_bytes_are_an_object_or_refused(raw: bytes) -> None:
 @pytest.mark.parametrize(
     "raw",
     [
+        b"",
         b" ",
         b"[]",
         b"null",

@@ -1417,3 +1417,72 @@ def test_disks_of_stopped_notebooks_are_told_once_to_each_owner(made: World) -> 
     assert made.scheduled().tell_disk_costs(parts) == ["ada"]
     assert made.told.messages == [("ada", f"disks of {', '.join(sorted(names))}")]
     parts.end()
+
+
+# The notebook's own server
+
+
+def test_a_dead_server_on_a_running_machine_is_told_once_and_its_end_is_in_the_ledger(made: World) -> None:
+    one = made.notebook(idle=0)
+
+    def sweep(minutes: float, *, answers: bool, **server: Any) -> None:
+        made.pass_minutes(minutes)
+        made.beat(one, 0, answers=answers, server=server)
+        made.sweep()
+
+    sweep(0, answers=False, code="port_taken", down_seconds=60)
+    assert "not_answering" not in made.record(one)
+    # It is looked at again as soon as it is news, and not only when the decision would be.
+    sweep(2, answers=False, code="port_taken", down_seconds=180)
+    record = made.record(one)["not_answering"]
+    assert (record["code"], record["since"]) == ("port_taken", times.to_text(made.now - 3 * MINUTE))
+    assert "port 8888" in record["message"]
+    for _ in range(3):
+        sweep(5, answers=False, code="port_taken", down_seconds=480)
+    assert made.told.messages == [(one.id, "not_answering")]
+    sweep(5, answers=True)
+    assert "not_answering" not in made.record(one)
+    assert [line.code for line in made.lines(one, "note")] == ["not_answering", "answers_again"]
+    sweep(15, answers=False, down_seconds=300)
+    assert made.told.messages == [(one.id, "not_answering")] * 2
+
+
+def test_a_dead_server_whose_owner_cannot_be_told_is_told_later(made: World) -> None:
+    one = made.notebook(idle=0)
+    made.beat(one, 0, answers=False, server={"down_seconds": 600})
+    made.told.refuses = True
+    made.sweep()
+    assert made.record(one)["not_answering"]["told"] is False
+    made.told.refuses = False
+    made.pass_minutes(5)
+    made.beat(one, 0, answers=False, server={"down_seconds": 900})
+    made.sweep()
+    assert made.told.messages == [(one.id, "not_answering")]
+    assert "told" not in made.record(one)["not_answering"]
+
+
+def test_a_dead_server_that_nobody_uses_stops_as_the_rules_say(made: World) -> None:
+    one = made.notebook(idle=55)
+    made.beat(one, 55, answers=False, server={"down_seconds": 600})
+    made.sweep()
+    assert sorted(kind for _, kind in made.told.messages) == ["not_answering", "warned"]
+    made.pass_minutes(11)
+    made.beat(one, 66, answers=False, server={"down_seconds": 1200})
+    made.sweep()
+    assert made.state(one) == "stopping"
+
+
+def test_safe_mode_is_told_once_and_its_end_is_in_the_ledger(made: World) -> None:
+    one = made.notebook(idle=0)
+    server = {"mode": "safe", "code": "configuration", "safe_seconds": 60, "words": "Traceback: secret"}
+    for _ in range(3):
+        made.beat(one, 0, server=server)
+        made.sweep()
+        made.pass_minutes(16)
+    assert made.record(one)["safe_mode"]["code"] == "configuration"
+    assert "secret" not in str(made.record(one)) + str([line.reason for line in made.lines(one)])
+    assert made.told.messages == [(one.id, "safe_mode")]
+    made.beat(one, 0)
+    made.sweep()
+    assert "safe_mode" not in made.record(one)
+    assert [line.code for line in made.lines(one, "note")] == ["safe_mode", "safe_mode_over"]

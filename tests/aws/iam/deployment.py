@@ -246,6 +246,7 @@ def filled(text: str) -> str:
         "address": "eipalloc-0ours",
         "owngroup": "sg-0notebook",
         "notebook": "nb-0123456789abcdef0123",
+        "user": "us-0123456789abcdef0123",
         "name": "thesis",
     }
     return re.sub(r"\$\{(\w+)\}", lambda match: str(values[match[1]]), text)

@@ -75,6 +75,7 @@ class Scenario:
                 (self.workflows_that_vanish,),
                 (self.machines_that_do_as_they_like,),
                 (self.without_owner,),
+                (self.whose_owner_has_no_row,),
             ),
         )
         for phase in halves[part]:
@@ -111,14 +112,17 @@ class Scenario:
         self._wait(notebook, "ready")
 
     def requests_that_do_not_begin(self) -> None:
-        """Step Functions takes no execution: the record is taken back."""
+        """Step Functions takes no execution: the record is taken back, and so is a change of the password."""
         workflows = sys.modules["chalicelib.aws.workflows"].Workflows
 
         def refuse(*_: object) -> bool:
             raise errors_of_app().Unavailable("refused")
 
+        notebook = self._ready(name="unchanged")
         with _replaced(workflows, "start", refuse):
             assert self.town.person.request(name="never").status_code == 503
+            changed = self.town.person.http.post(f"/notebooks/{notebook}/password", json={"password": PASSWORD})
+            assert changed.status_code == 503
 
     def launches_that_fail(self) -> None:
         """By a document; by an instance that is terminated while it is pending; by a delete while a command runs."""
@@ -272,6 +276,18 @@ class Scenario:
         for identifier in self._loose():
             self._orphan_since(identifier, 200)
         self._schedules()
+
+    def whose_owner_has_no_row(self) -> None:
+        """Its machine is stopped in EC2 while the owner's row is missing. The row is put back at the end."""
+        town = self.town
+        notebook = self._ready(name="rowless")
+        record = town.record(notebook)
+        key = {"id": record["owner"]}
+        row = town.tables.get_item(TableName="nod-local-users", Key=key, ConsistentRead=True)["Item"]
+        town.tables.delete_item(TableName="nod-local-users", Key=key)
+        town.ec2.stop_instances(InstanceIds=[record["instance_id"]["S"]])
+        self._wait(notebook, "stopped")
+        town.tables.put_item(TableName="nod-local-users", Item=row)
 
     def _orphan_since(self, identifier: str, hours_told: int | None) -> None:
         def at(hours: float) -> dict[str, str]:
