@@ -769,8 +769,10 @@ def test_a_new_password_ends_logins_and_no_kernel(
     other = hashed("another-correct-horse")
     with closing(log_in(address, PASSWORD, "127.0.0.81")) as owner:
         assert owner.get("/api/status").status_code == 200
-        # Where the server says which password counts, its user may put what never answers.
-        shell(machine, "cd /run/nod-jupyter && rm password && runuser -u jupyter -- mkfifo password")
+        # Where the server says which password counts, its user may write anything, and put nothing that never answers.
+        counts = "/run/nod-password/counts"
+        shell(machine, f"runuser -u jupyter -- sh -c 'rm -f {counts}; mkfifo {counts}; seq 99999 >{counts}'")
+        assert shell(machine, f"stat -c '%F %U' {counts}; head -n 1 {counts}") == "regular file jupyter\n1"
         assert execute(machine, "set-password", PasswordHash=other) == {"ok": True}
         assert owner.get("/api/status").status_code == 403
         assert execute(machine, "set-password", PasswordHash=other) == {"ok": True}
