@@ -307,7 +307,7 @@ def query(name: str) -> str | None:
 def request_notebook() -> Response:
     headers = request().headers
     document = body.read_json(raw_body(), headers.get("content-type"), may_be_absent=True)
-    launching = Launching(notebooks(), workflows(), showing(), time.sleep)
+    launching = Launching(notebooks(), workflows, showing(), time.sleep)
     launched = launching.request(document, headers.get("idempotency-key"), user(), api_url=api_url(), now=now())
     logger.info("launch requested", instance_type=launched.instance_type)
     return answer(asdict(launched), 202)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 
 # What we make: the minimum that OWASP's Password Storage Cheat Sheet names for Argon2id
 # (https://cheatsheetseries.owasp.org/cheatsheets/Password_Storage_Cheat_Sheet.html). Jupyter's own are m=10240, t=10,
@@ -68,3 +69,17 @@ def hashed(password: str) -> str:
 
     hasher = PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
     return f"argon2:{hasher.hash(password)}"
+
+
+def hashing(password: str) -> Callable[[], str]:
+    """Begins to hash, and gives what waits for the hash and returns it, or raises what went wrong.
+
+    argon2 lets go of Python's lock meanwhile, so that a cold start makes its clients in that time.
+    """
+    # Imported here, as argon2 is.
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    pool = ThreadPoolExecutor(1)
+    future = pool.submit(hashed, password)
+    pool.shutdown(wait=False)
+    return future.result

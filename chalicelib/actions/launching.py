@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cached_property
 
 from chalicelib import body, passwords, times, tokens
 from chalicelib.actions.showing import Showing
@@ -38,16 +39,20 @@ class Launching:
     def __init__(
         self,
         notebooks: NotebooksTable,
-        workflows: Workflows,
+        workflows: Callable[[], Workflows],
         showing: Showing,
         sleep: Callable[[float], None],
     ) -> None:
         self._notebooks = notebooks
-        self._workflows = workflows
+        self._make_workflows = workflows
         self._showing = showing
         self._settings = showing.settings
         self._prices = showing.prices
         self._sleep = sleep
+
+    @cached_property
+    def _workflows(self) -> Workflows:
+        return self._make_workflows()
 
     def request(
         self, document: Mapping[str, object], key: str | None, user: User, *, api_url: str | None, now: datetime
@@ -72,12 +77,17 @@ class Launching:
             user,
             notebook_id=notebook_id,
             name=request.name or random_name(),
-            # A hash takes 50 ms, so it comes after all that could refuse the request, but for the quota.
-            password_hash="",
+            password_hash=request.password_hash or "",
             body_hmac=fingerprint,
             api_url=api_url,
             now=now,
-        ).with_password_hash(request.password_hash or passwords.hashed(password or request.password or ""))
+        )
+        if request.password_hash is None:
+            # A hash takes 50 ms, so it comes after all that could refuse the request, but for the quota.
+            hashed = passwords.hashing(password or request.password or "")
+            # A cold start makes the client in that time.
+            _ = self._workflows
+            notebook = notebook.with_password_hash(hashed())
         line = event(notebook_id, now, "launch", "requested", f"{user.name} requested it", by=user.id)
         notebook = replace(notebook, ledger_lines=(line.to_record(),))
         known = self._create(notebook, user)

@@ -107,25 +107,32 @@ def events(town: Town, notebook: str) -> list[dict[str, Any]]:
     return list(reversed(answer.json()["events"]))
 
 
+def decisions(town: Town, notebook: str) -> list[dict[str, Any]]:
+    """The lines of the ledger that are the sweep's own, oldest first."""
+    return [line for line in events(town, notebook) if line["by"] == "sweep"]
+
+
 def test_what_is_idle_is_warned_stopped_told_and_its_disk_stays(town: Town, notebook: str) -> None:
     sweep_until(town, notebook, lambda: state(town, notebook) == "stopped", idle=600)
     wait_until(lambda: kinds(town, notebook)[-2:] == ["warned", "stopped"], 60, "not told")
     (instance,) = town.instances(notebook)
     assert instance["State"]["Name"] == "stopped"
-    acted = [line for line in events(town, notebook) if line["action"] in ("warn", "stop")]
+    acted = [line for line in decisions(town, notebook) if line["action"] in ("warn", "stop")]
     *warned, stopped = acted
     assert stopped["action"] == "stop"
     assert {line["action"] for line in warned} == {"warn"}
     assert stopped["reason"].startswith("idle since")
     assert stopped["signals"]["ages"]["kernel"] == 600
     assert warned[-1]["stops_at"] <= stopped["at"]
+    ended = events(town, notebook)[-1]
+    assert (ended["action"], ended["code"], ended["by"]) == ("stop", "stopped", "stop")
     assert notebook not in town.user().get("active", {}).get("SS", [])
 
 
 def test_what_is_used_is_kept_and_its_monitor_confirmed(town: Town, notebook: str) -> None:
-    sweep_until(town, notebook, lambda: len(events(town, notebook)) >= 3, idle=0)
+    sweep_until(town, notebook, lambda: len(decisions(town, notebook)) >= 3, idle=0)
     assert state(town, notebook) == "ready"
-    assert {line["code"] for line in events(town, notebook)} <= {"active", "grace", "recently_active"}
+    assert {line["code"] for line in decisions(town, notebook)} <= {"active", "grace", "recently_active"}
     arn = f"arn:aws:ec2:us-east-1:123456789012:instance/{town.machine(notebook).instance_id}"
     row = town.tables.get_item(TableName="nod-local-heartbeats", Key={"id": {"S": arn}})["Item"]
     assert row["limit_seconds"] == {"N": "1"}
@@ -148,7 +155,8 @@ def test_four_sweeps_at_once_warn_once_and_stop_once(town: Town, notebook: str) 
     # What is not yet known as sent after a minute is sent again, and a minute is short here.
     assert all(later - earlier >= timedelta(seconds=MINUTE) for earlier, later in pairwise(warned))
     assert kinds(town, notebook).count("stopped") == 1
-    assert [line["action"] for line in events(town, notebook)].count("stop") == 1
+    assert [line["action"] for line in decisions(town, notebook)].count("stop") == 1
+    assert [line["code"] for line in events(town, notebook)].count("stopped") == 1
     assert len([arn for arn in town.executions("stop") if f":{notebook}-stop-" in arn]) == 1
 
 
@@ -166,7 +174,7 @@ def test_while_a_table_is_unavailable_nothing_stops(town: Town, notebook: str, t
 
 
 def test_an_instance_stopped_by_hand_whose_event_is_lost_is_stopped_in_the_record(town: Town, notebook: str) -> None:
-    sweep_until(town, notebook, lambda: events(town, notebook), idle=0)
+    sweep_until(town, notebook, lambda: decisions(town, notebook), idle=0)
     town.cloud.faults.on("event_lost")
     town.ec2.stop_instances(InstanceIds=[town.instances(notebook)[0]["InstanceId"]])
     end = time.monotonic() + 120
@@ -179,7 +187,7 @@ def test_an_instance_stopped_by_hand_whose_event_is_lost_is_stopped_in_the_recor
 
 
 def test_an_instance_terminated_by_hand_ends_its_notebook(town: Town, notebook: str) -> None:
-    sweep_until(town, notebook, lambda: events(town, notebook), idle=0)
+    sweep_until(town, notebook, lambda: decisions(town, notebook), idle=0)
     town.cloud.faults.on("event_lost")
     town.ec2.terminate_instances(InstanceIds=[town.instances(notebook)[0]["InstanceId"]])
     end = time.monotonic() + 120

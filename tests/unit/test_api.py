@@ -55,7 +55,7 @@ def owner(deployed: Stage) -> Any:
 def launching(deployed: Stage) -> Launching:
     """What the view calls: Chalice's test client has one current request for all."""
     app = deployed.app
-    return Launching(app.notebooks(), app.workflows(), app.showing(), lambda _seconds: None)
+    return Launching(app.notebooks(), app.workflows, app.showing(), lambda _seconds: None)
 
 
 class TestRequesting:

@@ -65,6 +65,22 @@ def a_notebook(user: User | None = None, **body: Any) -> Notebook:
     )
 
 
+class TestHashing:
+    def test_the_hash_is_that_of_the_password(self) -> None:
+        kind, _, encoded = passwords.hashing("correct horse battery")().partition(":")
+        assert kind == "argon2"
+        assert PasswordHasher().verify(encoded, "correct horse battery")
+
+    def test_what_goes_wrong_is_raised_where_the_hash_is_asked_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def broken(_: str) -> str:
+            raise MemoryError("no memory for it")
+
+        monkeypatch.setattr(passwords, "hashed", broken)
+        hashed = passwords.hashing("correct horse battery")
+        with pytest.raises(MemoryError, match="no memory"):
+            hashed()
+
+
 class TestTokens:
     def test_a_token_is_known_again_by_its_hash_alone(self) -> None:
         secret = tokens.new_secret()

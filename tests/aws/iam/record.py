@@ -112,14 +112,17 @@ class Scenario:
         self._wait(notebook, "ready")
 
     def requests_that_do_not_begin(self) -> None:
-        """Step Functions takes no execution: the record is taken back."""
+        """Step Functions takes no execution: the record is taken back, and so is a change of the password."""
         workflows = sys.modules["chalicelib.aws.workflows"].Workflows
 
         def refuse(*_: object) -> bool:
             raise errors_of_app().Unavailable("refused")
 
+        notebook = self._ready(name="unchanged")
         with _replaced(workflows, "start", refuse):
             assert self.town.person.request(name="never").status_code == 503
+            changed = self.town.person.http.post(f"/notebooks/{notebook}/password", json={"password": PASSWORD})
+            assert changed.status_code == 503
 
     def launches_that_fail(self) -> None:
         """By a document; by an instance that is terminated while it is pending; by a delete while a command runs."""
