@@ -53,7 +53,6 @@ GUARDED = {
     # The login page, which names the notebook and says how to get another password.
     "ServerApp.extra_template_paths": str(HERE / "templates"),
     "ServerApp.open_browser": "False",
-    "ServerApp.no_browser_open_file": "True",
     # An extension that cannot be loaded is left out.
     "ServerApp.reraise_server_extension_failures": "False",
     # Key and certificate in one file, which is read anew for each connection.
@@ -252,12 +251,7 @@ def make_folders(*, safe: bool) -> None:
     """The folders of this start, and the environment that names them while it starts."""
     for name in [name for name in os.environ if name.startswith(("JUPYTER", "PYTHON"))]:
         del os.environ[name]
-    runtime = RUN / "runtime"
-    try:
-        runtime.mkdir(mode=0o700, exist_ok=True)
-    except OSError:
-        runtime = RUN
-    os.environ["JUPYTER_RUNTIME_DIR"] = str(runtime)
+    os.environ["JUPYTER_RUNTIME_DIR"] = str(own_folder(RUN / "runtime"))
     if not safe:
         # A file that raises is no file to go on without in silence.
         os.environ["TRAITLETS_APPLICATION_RAISE_CONFIG_FILE_ERROR"] = "1"
@@ -271,6 +265,18 @@ def make_folders(*, safe: bool) -> None:
             (folder / name).mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError:
             os.environ[f"JUPYTER_{name.upper()}_DIR"] = str(HERE / "empty" / name)
+
+
+def own_folder(folder: Path) -> Path:
+    """The folder, made anew where something else is in its place; its parent where it cannot be made."""
+    try:
+        if folder.is_symlink() or not folder.is_dir():
+            folder.unlink(missing_ok=True)
+            folder.mkdir(mode=0o700)
+        folder.chmod(0o700)
+    except OSError:
+        return folder.parent
+    return folder
 
 
 def look_first(*, safe: bool) -> None:
@@ -298,10 +304,13 @@ def main() -> None:
     make_folders(safe=safe)
     try:
         from jupyter_core.application import JupyterApp  # noqa: PLC0415 - what fails here is told too
+        from jupyter_server.serverapp import ServerApp  # noqa: PLC0415
         from jupyterlab.labapp import LabApp  # noqa: PLC0415
 
         # From IPython 3, of 2015; it writes into the home.
         JupyterApp.migrate_config = lambda _: None
+        # A page for a browser on this machine, which has none. It is no setting of the command line's.
+        ServerApp.no_browser_open_file = True
         given = {name: value if isinstance(value, tuple) else (value,) for name, value in settings(safe=safe).items()}
         prepare_kernels()
         LabApp.launch_instance(argv=[f"--{name}={one}" for name, value in given.items() for one in value])

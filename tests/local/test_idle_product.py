@@ -153,6 +153,6 @@ def test_a_silent_cell_holds_it_then_it_is_warned_stopped_and_woken_with_everyth
     assert "echo typed by me" in machine.read_file("/home/jupyter/.bash_history").decode().splitlines()
     found = as_user(machine, "PYTHONPATH=packages /opt/anaconda3/bin/python -c 'import mine; print(mine.WORD)'")
     assert found.stdout.strip() == "kept"
-    started = mail(cloud, "runs again")
+    started = mail(cloud, "is running again")
     assert ready["link"] in started.text
     assert ready["certificate_sha256"] in started.text

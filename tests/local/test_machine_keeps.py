@@ -332,6 +332,10 @@ def test_nobody_but_root_can_fill_run(machine: Machine, table: Table) -> None:
     writable = "find /run -xdev -mindepth 1 ! -type s ! -type l -writable ! -exec mountpoint -q {} \\; -print"
     found = shell(machine, f"{AS_USER} '{writable} 2>/dev/null'")
     assert found == ""
+    # After more than one start of the server.
+    shell(machine, "systemctl restart jupyter.service nod-runtime.service")
+    until_it_answers(machine)
+    assert shell(machine, "stat -c '%U %a' /run/nod-jupyter") == "jupyter 700"
     free = int(shell(machine, "df --output=avail -k /run | tail -n 1"))
     for place in ("nod-jupyter", "nod-activity", "nod-password", "nod-ready"):
         fill(machine, f"/run/{place}")
@@ -342,6 +346,27 @@ def test_nobody_but_root_can_fill_run(machine: Machine, table: Table) -> None:
         until_it_answers(machine)
     finally:
         shell(machine, "find /run/nod-jupyter -name 'd*[0-9]' -delete; rm -f /run/nod-jupyter/full*")
+
+
+def test_jupyter_knows_each_of_our_settings(machine: Machine) -> None:
+    """One that it does not know it only warns of."""
+    until_it_answers(machine)
+    said = shell(machine, "journalctl -u jupyter --no-pager -o cat")
+    assert "ServerApp" in said
+    assert "not recognized" not in said
+    assert shell(machine, "ls /run/nod-jupyter/runtime | grep open.html") == ""
+
+
+def test_root_follows_no_link_of_the_notebooks_user(machine: Machine) -> None:
+    """Root prepares the server's folders before each start, and the notebook's user may have put anything there."""
+    until_it_answers(machine)
+    before = shell(machine, "stat -c '%U %a' /opt/nod")
+    shell(machine, f"{AS_USER} 'cd /run/nod-jupyter && rm -rf runtime && ln -s /opt/nod runtime && chmod 0500 .'")
+    shell(machine, "systemctl restart jupyter.service")
+    until_it_answers(machine)
+    assert shell(machine, "stat -c '%U %a' /opt/nod") == before == "root 755"
+    assert shell(machine, "stat -c '%F %U %a' /run/nod-jupyter/runtime") == "directory jupyter 700"
+    assert shell(machine, "ls /run/nod-jupyter/runtime | grep ^jpserver-")
 
 
 def test_a_folder_for_everybody_in_run_gets_a_limit(machine: Machine) -> None:

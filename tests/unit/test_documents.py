@@ -425,7 +425,7 @@ def set_password(folder: Path, number: int, value: str) -> dict[str, object]:
     body = (
         text.partition('source "$NOD_WORK/scripts/common.sh"')[2]
         .replace("/etc/nod/", f"{folder}/etc/")
-        .replace("/run/nod-jupyter/", f"{folder}/")
+        .replace("/run/nod-password/", f"{folder}/")
         .replace("root:jupyter", owner)
         .replace("systemctl is-active --quiet jupyter.service", "false")
     )

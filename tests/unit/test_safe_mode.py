@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import socket
+import stat
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -301,3 +302,22 @@ def test_for_how_long_it_has_not_answered_is_counted_until_it_answers(machine: M
     assert [machine.told(now, answers=False)["down_seconds"] for now in (1000, 1060)] == [0, 60]
     machine.told(1070, answers=True)
     assert machine.told(1080, answers=False)["down_seconds"] == 0
+
+
+@pytest.mark.parametrize("what", ["nothing", "folder", "closed", "file", "link", "dangling"])
+def test_the_folder_for_runtime_files_is_usable_whatever_is_in_its_place(tmp_path: Path, what: str) -> None:
+    folder, elsewhere = tmp_path / "runtime", tmp_path / "elsewhere"
+    elsewhere.mkdir(mode=0o755)
+    if what in ("folder", "closed"):
+        folder.mkdir(mode=0o700 if what == "folder" else 0)
+    elif what == "file":
+        folder.touch()
+    elif what != "nothing":
+        folder.symlink_to(elsewhere if what == "link" else tmp_path / "nowhere")
+    assert notebook.own_folder(folder) == folder
+    assert (folder.is_symlink(), folder.is_dir(), stat.S_IMODE(folder.stat().st_mode)) == (False, True, 0o700)
+    assert stat.S_IMODE(elsewhere.stat().st_mode) == 0o755
+
+
+def test_without_a_folder_for_runtime_files_the_one_above_serves(tmp_path: Path) -> None:
+    assert notebook.own_folder(tmp_path / "gone" / "runtime") == tmp_path / "gone"
