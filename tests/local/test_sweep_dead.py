@@ -48,8 +48,14 @@ def test_a_machine_that_no_sweep_stops_ends_itself_and_its_record_says_so(
         assert not machine.running
         assert (stopped["stop"]["by"], stopped["stop"]["code"], stopped["error"]) == ("monitor", "monitor", None)
         assert (stopped["url"], stopped["address"]) == (None, None)
-        lines = person.http.get(f"/notebooks/{notebook_id}/events").json()["events"]
-        assert lines and not [line for line in lines if line["by"] == "sweep"], "no sweep decided anything"
+        events = person.http.get(f"/notebooks/{notebook_id}/events").json()["events"]
+        assert [(event["by"], event["code"]) for event in events] == [
+            ("stop", "stopped"),
+            ("monitor", "monitor"),
+            ("launch", "ready"),
+            ("launch", "launching"),
+            ("demo", "requested"),
+        ], "no sweep decided anything"
 
         tables = boto3.client("dynamodb", endpoint_url=cloud.aws_url)
         user = tables.get_item(TableName="nod-local-users", Key={"id": {"S": cloud.user_id}})["Item"]
