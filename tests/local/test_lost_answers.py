@@ -84,6 +84,7 @@ def test_launch_that_fails(town: Town, lossy: None) -> None:
     told(town, identifier, "failed")
 
 
+@pytest.mark.long
 def test_stop_and_start_that_ec2_refuses(town: Town, lossy: None) -> None:
     identifier = town.launch(name="mine")
     wait(town, identifier, "ready")
@@ -103,6 +104,7 @@ def test_stop_and_start_that_ec2_refuses(town: Town, lossy: None) -> None:
     told(town, identifier, "ready", "stop_failed", "stopped", "start_failed")
 
 
+@pytest.mark.long
 def test_start_that_does_not_answer(town: Town, lossy: None) -> None:
     identifier = town.launch(name="mine")
     wait(town, identifier, "ready")
