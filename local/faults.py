@@ -20,9 +20,11 @@ MEANINGS: Mapping[str, str] = {
     "command_twice": "a command is delivered and run twice, at the same time; subject: a document",
     "event_lost": "EventBridge loses events of EC2 and SSM; subject: a source such as aws.states",
     "notification_fails": "mail and Slack refuse every message; subject: email or slack",
-    "throttling": "every second call of each AWS action is throttled; subject: a service such as ec2",
-    "answer_lost": "AWS does what every second call of each action asks, and the connection breaks before its answer; "
-    "subject: a service such as dynamodb, or one of its actions such as dynamodb:UpdateItem",
+    "throttling": "AWS throttles the first try of each call, or every second call where none is repeated; "
+    "subject: a service such as ec2",
+    "answer_lost": "AWS does what is asked, and the connection breaks before the answer, at the first try of each "
+    "call, or at every second call where none is repeated; subject: a service such as dynamodb, or one of its actions "
+    "such as dynamodb:UpdateItem",
     "installer_checksum": "the installer that is served is not the one that was promised",
     "disk_full": "new machines have a disk that is too small",
     "instance_lost": "EC2 terminates an instance two seconds after it runs",

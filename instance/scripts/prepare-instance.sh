@@ -70,11 +70,6 @@ done
 for file in rhythm.py cells.py server_causes.py; do
     put "$FILES/$file" "/opt/nod/notebook/$file" 0644
 done
-# What runs with an older version of them is started anew by the document that starts it.
-if [ -e "$PENDING" ]; then
-    touch /run/nod/start-monitor.changed /run/nod/configure-notebook.changed
-    rm -f "$PENDING"
-fi
 put "$FILES/imds.nft" /opt/nod/imds.nft 0644
 put "$FILES/nod-imds.service" /etc/systemd/system/nod-imds.service 0644
 run systemctl daemon-reload
@@ -85,6 +80,13 @@ run systemctl reload-or-restart nod-imds.service ||
 # Seen, not believed: the credentials behind it are worth more than anything else on the machine.
 if run runuser -u jupyter -- python3 -I -c 'import socket; socket.create_connection(("169.254.169.254", 80), 3)' 2>/dev/null; then
     fail prepare_failed "The user jupyter still reaches the metadata service in spite of the nftables rule."
+fi
+
+# What runs with an older version of these files is started anew by the document that starts it. At the end: a file that is
+# put later would be found changed by the next run, which would then restart a notebook that is up to date.
+if [ -e "$PENDING" ]; then
+    touch /run/nod/start-monitor.changed /run/nod/configure-notebook.changed
+    rm -f "$PENDING"
 fi
 
 succeed free_mib:="$(free_mib /)"

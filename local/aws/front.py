@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 import threading
 import time
 import uuid
@@ -94,7 +95,7 @@ class Front:
         service, action = identify(environ)
         try:
             answer = self._answer(service, action, environ, started)
-            lost = self._loses(_caller(environ), service, action)
+            lost = self._loses(environ, service, action)
             if lost:
                 answer, status = [b"".join(answer)], "lost"
         except Exception:
@@ -113,7 +114,7 @@ class Front:
     def _answer(self, service: str, action: str, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:
         with self._counting:
             self.calls[service, action] = self.calls.get((service, action), 0) + 1
-        if self.throttling and self._faults.active("throttling", service) and self._throttled(service, action):
+        if self.throttling and self._faults.active("throttling", service) and self._throttled(environ, service, action):
             code, status = THROTTLED.get(service, ("ThrottlingException", 400))
             return _error(service, code, "Rate exceeded", status)(environ, start_response)
         refused = self._refused(service, action, environ) if self.throttling else None
@@ -153,17 +154,23 @@ class Front:
             self._transactions.note(request, time.monotonic())
         return [answer]
 
-    def _loses(self, caller: str, service: str, action: str) -> bool:
+    def _loses(self, environ: dict[str, Any], service: str, action: str) -> bool:
         if not self.throttling or not self._faults.active("answer_lost", service, f"{service}:{action}"):
             return False
-        with self._counting:
-            # Counted for each caller: of two that call in turn, one would lose every answer.
-            seen = self._answers[caller, service, action] = self._answers.get((caller, service, action), 0) + 1
-        return seen % 2 == 1
+        # Counted for each caller: of two that call in turn, one would lose every answer.
+        return self._hits(environ, self._answers, (_caller(environ), service, action))
 
-    def _throttled(self, service: str, action: str) -> bool:
+    def _throttled(self, environ: dict[str, Any], service: str, action: str) -> bool:
+        return self._hits(environ, self._throttles, (service, action))
+
+    def _hits(self, environ: dict[str, Any], counts: dict[Any, int], key: Any) -> bool:
+        """Whether a fault hits this try: the first of each call that an SDK repeats, and no other of it, whoever calls
+        at the same time; where that cannot be told, every second call."""
+        attempt, most = _tries(environ)
+        if attempt > 1 or most > 1:
+            return attempt == 1
         with self._counting:
-            seen = self._throttles[service, action] = self._throttles.get((service, action), 0) + 1
+            seen = counts[key] = counts.get(key, 0) + 1
         return seen % 2 == 1
 
     def _refused(self, service: str, action: str, environ: dict[str, Any]) -> tuple[str, str, int] | None:
@@ -217,6 +224,15 @@ class Front:
 def _caller(environ: dict[str, Any]) -> str:
     """The key that a request is signed with: of the functions, of the workflows, or of the machines."""
     return str(environ.get("HTTP_AUTHORIZATION", "")).partition("Credential=")[2].partition("/")[0]
+
+
+def _tries(environ: dict[str, Any]) -> tuple[int, int]:
+    """Which try of its call this is, and how many the SDK makes at most (0: it does not say).
+
+    SDKs send `amz-sdk-request: attempt=2; max=4`.
+    """
+    said = dict(re.findall(r"\b(attempt|max)=(\d{1,3})\b", environ.get("HTTP_AMZ_SDK_REQUEST", "")))
+    return int(said.get("attempt", 1)), int(said.get("max", 0))
 
 
 def identify(environ: dict[str, Any]) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -290,3 +291,28 @@ def test_answer_that_is_lost_is_of_a_call_that_was_done(cloud: Cloud, tables: An
     assert ec2.describe_vpcs()["Vpcs"]
     # An SDK that tries again gets its answer.
     boto3.client("dynamodb", endpoint_url=cloud.aws_url).put_item(TableName=HEARTBEATS, Item=key)
+
+
+@pytest.mark.parametrize(("fault", "error"), [("answer_lost", ConnectionClosedError), ("throttling", ClientError)])
+def test_call_that_an_sdk_repeats_is_answered_whoever_calls_in_between(
+    cloud: Cloud,  # noqa: F811
+    tables: Any,
+    fault: str,
+    error: type[Exception],
+) -> None:
+    cloud.faults.on(f"{fault}:dynamodb")
+    retries = Config(retries={"mode": "standard", "total_max_attempts": 3})
+    patient = boto3.client("dynamodb", endpoint_url=cloud.aws_url, config=retries)
+    tries: list[int] = []
+
+    def between(attempts: int, **_: Any) -> None:
+        tries.append(attempts)
+        if attempts < 3:
+            with contextlib.suppress(error):
+                tables.list_tables()
+
+    patient.meta.events.register_first("needs-retry.dynamodb", between)
+    for _ in range(2):
+        assert patient.list_tables()["TableNames"]
+    # The first try of each was hit, and nothing else of it.
+    assert tries == [1, 2] * 2

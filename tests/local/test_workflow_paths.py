@@ -188,10 +188,15 @@ def test_instance_that_is_lost_without_an_event_is_found_gone(town: Town) -> Non
         town.cloud.slow_pending(DELAYS.pending)
 
 
-def test_instance_that_stays_pending_is_given_up(town: Town) -> None:
+def test_instance_that_stays_pending_is_given_up(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And EC2 gives no reason."""
+    answering(monkeypatch, "Instance", lambda found: found.pop("StateReason", None))
     town.cloud.slow_pending(60)
     try:
-        town.failed(town.launch(), "instance_lost")
+        notebook = town.launch()
+        town.failed(notebook, "instance_lost")
+        (arn,) = [e for e in town.executions("launch") if e.endswith(notebook)]
+        assert town.entered(arn, "Explain Loss")
     finally:
         town.cloud.slow_pending(DELAYS.pending)
 
