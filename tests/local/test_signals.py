@@ -395,16 +395,25 @@ def test_typing_is_seen_by_what_jupyterlab_saves_by_itself_and_printing_is_not(
     assert person.post("/api/sessions", json=session).is_success
     window = chromium_page.context.new_page()
 
-    def type_into(file: str, text: str) -> None:
+    def type_into(file: str, editor: str, text: str) -> None:
         before = quiet(table)
-        window.keyboard.type(text)
+        shown = window.locator(f"{editor} .cm-content").last
+
+        def is_typed() -> bool:
+            # A page that is still being built may take the focus away.
+            if text not in shown.inner_text():
+                shown.click()
+                window.keyboard.type(text)
+            return text in shown.inner_text()
+
+        wait_until(is_typed, 60, "the editor does not take what is typed")
         wait_until(lambda: text in shell(machine, f"cat /home/jupyter/{file}"), 180, "JupyterLab does not save it")
         table.until(lambda row: acted_at(row) > acted_at(before) + 3, "somebody wrote")
 
     try:
         window.goto(f"https://{machine.address}:8888/lab/tree/written.md")
         window.locator(".jp-FileEditor .cm-content").click(timeout=60_000)
-        type_into("written.md", "It was a dark and stormy night.")
+        type_into("written.md", ".jp-FileEditor", "It was a dark and stormy night.")
 
         window.goto(f"https://{machine.address}:8888/lab/tree/printing.ipynb")
         window.locator(".jp-Notebook .cm-content").first.click(timeout=60_000)
@@ -416,7 +425,7 @@ def test_typing_is_seen_by_what_jupyterlab_saves_by_itself_and_printing_is_not(
         wait_until(lambda: time.time() - int(shell(machine, saved_at)) < 4, 180, "JupyterLab does not save the output")
         row = table.until(lambda row: row["uptime"] >= before["uptime"] + 6, "heartbeats after it")
         assert acted_at(row) <= acted_at(before) + 1
-        type_into("printing.ipynb", "and then")
+        type_into("printing.ipynb", ".jp-Notebook", "and then")
     finally:
         window.close()
         for kernel in person.get("/api/kernels").json():
