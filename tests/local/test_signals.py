@@ -563,6 +563,7 @@ def test_who_clicks_in_an_app_is_there_and_a_tab_that_polls_is_nobody(
     assert age(row, "input") >= 10, "a page that polls is nobody"
 
 
+@pytest.mark.long
 def test_who_sends_messages_to_an_app_is_there_and_a_page_that_keeps_its_socket_alive_is_nobody(
     machine: Machine, app: str, table: Table
 ) -> None:

@@ -23,6 +23,7 @@ MINUTE = 1 / 3
 PATIENCE = (2 * 10 + 180) * MINUTE
 
 
+@pytest.mark.long
 def test_a_machine_that_no_sweep_stops_ends_itself_and_its_record_says_so(
     tmp_path: Path, image: Path, installer: Any
 ) -> None:
