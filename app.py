@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chalice.app import (
     Chalice,
@@ -23,10 +23,9 @@ from chalice.app import (
     Response,
 )
 
-from chalicelib import VERSION, body, errors, figures, pages, problems, tokens
+from chalicelib import VERSION, body, errors, figures, problems, tokens
 from chalicelib import settings as deployment
 from chalicelib.actions import (
-    answering,
     deleting,
     explaining,
     extending,
@@ -35,8 +34,6 @@ from chalicelib.actions import (
     resetting,
     settling,
     stopping,
-    telling,
-    visiting,
 )
 from chalicelib.actions.launching import Launching
 from chalicelib.actions.showing import Showing
@@ -59,6 +56,11 @@ from chalicelib.log import carried, invocation, logger
 from chalicelib.model import LINK, ExtendRequest, Notebook, User
 from chalicelib.prices import catalogue
 from chalicelib.views import LaunchedView
+
+if TYPE_CHECKING:
+    # What only some of the functions and routes need, they import: a cold start of the others is shorter without it.
+    from chalicelib import pages
+    from chalicelib.actions import telling, visiting
 
 STAGE = deployment.stage(os.environ)
 # For people who come by a link: no token of the API, and every answer is a page.
@@ -130,6 +132,8 @@ def commands() -> Commands:
 
 
 def messages() -> telling.Telling:
+    from chalicelib.actions import telling  # noqa: PLC0415
+
     topic = Topic(clients.get("sns"), settings().topic_arn)
     return telling.Telling(notebooks(), users(), topic, showing())
 
@@ -156,6 +160,8 @@ def starting() -> Starting:
 
 
 def visits() -> visiting.Visits:
+    from chalicelib.actions import visiting  # noqa: PLC0415
+
     return visiting.Visits(
         notebooks=notebooks(),
         users=users(),
@@ -233,15 +239,21 @@ def refusal_of(document: Mapping[str, object], headers: Mapping[str, Any], path:
     """A problem detail, or its words on a page where people come by links."""
     if path not in PAGES:
         return problem(document, headers)
+    from chalicelib import pages  # noqa: PLC0415
+
     page = pages.refusal(str(document["title"]), str(document["detail"]))
     return show_page(page, int(str(document["status"])), headers)
 
 
 def show_page(page: pages.Page, status: int = 200, headers: Mapping[str, Any] | None = None) -> Response:
+    from chalicelib import pages  # noqa: PLC0415
+
     return Response(page.html(), {**pages.HEADERS, **(headers or {})}, status)
 
 
 def see(location: str) -> Response:
+    from chalicelib import pages  # noqa: PLC0415
+
     return Response("", {**pages.HEADERS, "Location": location}, 303)
 
 
@@ -438,6 +450,8 @@ def visit(notebook_id: str) -> Response:
 @app.route("/n/{notebook_id}/{action}", methods=["GET", "HEAD"], content_types=[])
 @refusable
 def ask(notebook_id: str, action: str) -> Response:
+    from chalicelib.actions import visiting  # noqa: PLC0415
+
     key, mail, done, led = query("k"), query("t"), query("d"), query("note")
     found = visits().ask(notebook_id, action, mail=mail, done=done, key=key, note=led, now=now())
     return see(found.location) if isinstance(found, visiting.Redirect) else show_page(found, found.status)
@@ -446,6 +460,8 @@ def ask(notebook_id: str, action: str) -> Response:
 @app.route("/n/{notebook_id}/{action}", methods=["POST"], content_types=[])
 @refusable
 def act(notebook_id: str, action: str) -> Response:
+    from chalicelib.actions import visiting  # noqa: PLC0415
+
     done = visits().act(notebook_id, action, raw_body(), request().headers.get("content-type"), now())
     if isinstance(done, visiting.Act):
         note(done.notebook, action if action != "wake" else "start", LINK, done.reason)
@@ -490,6 +506,8 @@ for path, methods in ALLOWED.items():
 @app.lambda_function()
 def look_for_command(event: dict[str, Any], _context: object) -> dict[str, object]:
     """Behind lost events: the result of a command, or CommandPending."""
+    from chalicelib.actions import answering  # noqa: PLC0415
+
     return answering.look_for_command(event, STAGE, commands())
 
 
@@ -535,6 +553,8 @@ def tell_owner(event: dict[str, Any], _context: object) -> dict[str, object]:
 )
 def on_command_event(event: Any) -> None:
     """A command on an instance has ended: answer the workflow that waits for it."""
+    from chalicelib.actions import answering  # noqa: PLC0415
+
     done = answering.answer_command(event.detail, STAGE, commands(), workflows())
     logger.info("command ended", command=event.detail.get("command-id"), done=done)
 
@@ -548,6 +568,8 @@ def on_command_event(event: Any) -> None:
 )
 def on_instance_event(event: Any) -> None:
     """An instance runs, is off, or is lost: answer the workflow that waits for it, or begin the stop."""
+    from chalicelib.actions import answering  # noqa: PLC0415
+
     answers = answering.InstanceEvents(
         notebooks(), workflows(), instances, launch_arn=settings().launch_arn, stop_arn=settings().stop_arn
     )
@@ -559,6 +581,7 @@ def on_instance_event(event: Any) -> None:
 def deliver_to_slack(event: Any) -> None:
     """A message of the topic to its Slack channels."""
     # Imported here, by the one function that needs it: slack_sdk takes 200 ms.
+    from chalicelib.actions import telling  # noqa: PLC0415
     from chalicelib.aws.slack import post  # noqa: PLC0415
 
     addresses, origin = SlackAddresses(clients.get("ssm"), STAGE), settings().slack_origin
