@@ -580,8 +580,9 @@ def on_instance_event(event: Any) -> None:
 @app.on_sns_message(topic=f"nod-{STAGE}-messages")
 def deliver_to_slack(event: Any) -> None:
     """A message of the topic to its Slack channels."""
-    # Imported here, by the one function that needs it: slack_sdk takes 200 ms.
     from chalicelib.actions import telling  # noqa: PLC0415
+
+    # Imported here, by the one function that needs it: slack_sdk takes 200 ms.
     from chalicelib.aws.slack import post  # noqa: PLC0415
 
     addresses, origin = SlackAddresses(clients.get("ssm"), STAGE), settings().slack_origin

@@ -27,8 +27,9 @@ def stop(
     workflows: Workflows,
     stop_arn: str,
 ) -> Notebook:
-    """Begins to stop a notebook that is ready; its disk stays. The record as it is then. `by`: a
-    user's id, or LINK; `reason`: who stopped it, in words.
+    """Begins to stop a notebook that is ready; its disk stays. The record as it is then.
+
+    `by`: a user's id, or LINK; `reason`: who stopped it, in words.
 
     Raises:
         WrongState: it is not ready; nothing was done.

@@ -51,12 +51,7 @@ class Workflows:
         Raises:
             Unavailable: it does not say.
         """
-        with as_unavailable("Step Functions"):
-            try:
-                self._client.describe_execution(executionArn=_execution(arn, name))
-            except self._client.exceptions.ExecutionDoesNotExist:
-                return False
-        return True
+        return self._describe(arn, name) is not None
 
     def began(self, arn: str, name: str, document: Mapping[str, object], since: datetime) -> bool:
         """Whether the execution of that name is of this very input and began at `since` or later.
@@ -67,12 +62,8 @@ class Workflows:
         Raises:
             Unavailable: Step Functions does not say.
         """
-        with as_unavailable("Step Functions"):
-            try:
-                found = self._client.describe_execution(executionArn=_execution(arn, name))
-            except self._client.exceptions.ExecutionDoesNotExist:
-                return False
-        return bool(found.get("input") == _text(document) and found["startDate"] >= since)
+        found = self._describe(arn, name)
+        return bool(found and found.get("input") == _text(document) and found["startDate"] >= since)
 
     def look(self, arn: str, name: str) -> Execution | None:
         """The execution of that name as it stands; None if there is none.
@@ -80,12 +71,8 @@ class Workflows:
         Raises:
             Unavailable: Step Functions does not say.
         """
-        with as_unavailable("Step Functions"):
-            try:
-                found = self._client.describe_execution(executionArn=_execution(arn, name))
-            except self._client.exceptions.ExecutionDoesNotExist:
-                return None
-        return Execution(name, found["status"], found.get("error"), found.get("cause"))
+        found = self._describe(arn, name)
+        return None if found is None else Execution(name, found["status"], found.get("error"), found.get("cause"))
 
     def abort(self, arn: str, name: str, error: str, cause: str) -> bool:
         """Aborts the execution `name` of a state machine. False if there is none; one that has ended stays as it is."""
@@ -103,6 +90,14 @@ class Workflows:
     def fail(self, token: str, error: str, cause: str) -> bool:
         """Ends the waiting task with an error. False if it no longer waits."""
         return self._answer(self._client.send_task_failure, taskToken=token, error=error, cause=cause)
+
+    def _describe(self, arn: str, name: str) -> Any:
+        """Step Functions' own description of an execution; None if there is none."""
+        with as_unavailable("Step Functions"):
+            try:
+                return self._client.describe_execution(executionArn=_execution(arn, name))
+            except self._client.exceptions.ExecutionDoesNotExist:
+                return None
 
     def _answer(self, call: Any, **arguments: str) -> bool:
         late = tuple(getattr(self._client.exceptions, name) for name in _LATE)
