@@ -571,7 +571,12 @@ def on_instance_event(event: Any) -> None:
     from chalicelib.actions import answering  # noqa: PLC0415
 
     answers = answering.InstanceEvents(
-        notebooks(), workflows(), instances, launch_arn=settings().launch_arn, stop_arn=settings().stop_arn
+        notebooks(),
+        workflows(),
+        instances,
+        launch_arn=settings().launch_arn,
+        stop_arn=settings().stop_arn,
+        undo_arn=settings().undo_arn,
     )
     done = answers.answer(event.detail, now())
     logger.info("instance changed", instance=event.detail.get("instance-id"), done=done)

@@ -87,11 +87,13 @@ class InstanceEvents:
         *,
         launch_arn: str,
         stop_arn: str,
+        undo_arn: str,
     ) -> None:
         self._notebooks = notebooks
         self._workflows = workflows
         self._instances = instances
         self._launch_arn = launch_arn
+        self._undo_arn = undo_arn
         self._stop_arn = stop_arn
 
     def answer(self, detail: Mapping[str, object], now: datetime) -> str:
@@ -122,6 +124,10 @@ class InstanceEvents:
         return "ignored: nobody waits for this instance"
 
     def _lost(self, waiting: Waiting, instance_id: str, state: str) -> str:
+        # The launch's own Catch started the undo (it bears the launch's name), and the undo terminated the instance. To
+        # abort the launch now would start a second undo, which could record this end as the reason for the failure.
+        if self._workflows.exists(self._undo_arn, waiting.id):
+            return f"{waiting.id}: {state}, by its undo"
         message = f"The instance is {state}."
         try:
             with as_unavailable("EC2"):

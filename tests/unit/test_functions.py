@@ -316,6 +316,17 @@ class TestStateOfAnInstance:
         assert stop["executionArn"].endswith(f":{identifier}")
         assert stop["error"] == "InstanceLost"
 
+    def test_an_instance_that_the_undo_of_its_launch_terminated_does_not_abort_the_launch(
+        self, deployed: Stage, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The launch may still wait for the answer to its start of the undo."""
+        identifier = self.waiting(deployed, token=None)
+        states = deployed.app.clients.get("stepfunctions")
+        states.start_execution(stateMachineArn=deployed.app.settings().undo_arn, name=identifier, input="{}")
+        ended = Calls(states, monkeypatch, stop_execution={})
+        assert self.answered(deployed, monkeypatch, instance_event("shutting-down")) == []
+        assert ended["stop_execution"] == []
+
     def test_nobody_waits(self, deployed: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
         self.waiting(deployed, token=None)
         assert self.answered(deployed, monkeypatch, instance_event("running")) == []

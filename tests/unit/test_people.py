@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from typing import Any
 
@@ -226,24 +224,6 @@ class TestNames:
         assert set(rows(deployed)) == {ada.id, "name#ada"}
         remove_user(deployed.admin, "ada")
         assert rows(deployed) == {}
-
-    def test_of_many_who_take_a_name_at_once_one_gets_it(self, deployed: Stage) -> None:
-        got: list[str] = []
-        barrier = threading.Barrier(6)
-
-        def take() -> None:
-            barrier.wait()
-            with contextlib.suppress(AdminError):
-                got.append(user(deployed))
-
-        threads = [threading.Thread(target=take) for _ in range(6)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-        assert len(got) == 1
-        assert set(rows(deployed)) == {person(deployed).id, "name#ada"}
-        assert deployed.http("GET", "/notebooks", got[0]).status_code == 200
 
     def test_a_remove_that_is_late_removes_nobody_who_has_the_name_now(self, deployed: Stage) -> None:
         user(deployed)
