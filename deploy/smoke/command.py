@@ -38,7 +38,7 @@ def run(session: Any, options: argparse.Namespace, stage: str, *, clock: Clock, 
     )
     journey = Journey(place, say, clock, instance_type=options.instance_type or None, email=options.email or None)
     began = clock.monotonic()
-    with _interrupted_once(say):
+    with _interrupted_once(say, lambda: journey.removing):
         right = journey.run()
     counts = {answer: sum(row.answer is answer for row in journey.rows) for answer in Answer}
     say(f"\n{counts[Answer.YES]} as they have to be, {counts[Answer.NO]} not, {counts[Answer.UNSEEN]} not seen.")
@@ -50,12 +50,15 @@ def run(session: Any, options: argparse.Namespace, stage: str, *, clock: Clock, 
 
 
 @contextmanager
-def _interrupted_once(say: Callable[[str], object]) -> Iterator[None]:
-    """The first Ctrl-C ends the looking, and everything is removed; a second one must not end that."""
+def _interrupted_once(say: Callable[[str], object], removing: Callable[[], bool]) -> Iterator[None]:
+    """The first Ctrl-C ends the looking, and everything is removed; none ends that."""
 
     def interrupt(number: int, frame: object) -> None:  # noqa: ARG001 - the signature of signal handlers
         for each in before:
             signal.signal(each, signal.SIG_IGN)
+        if removing():
+            say("What was made is being removed, which is not interrupted: about two minutes.")
+            return
         say("Interrupted. What was made is being removed: about two minutes.")
         raise KeyboardInterrupt
 
