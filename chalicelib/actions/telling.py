@@ -84,6 +84,9 @@ class Telling:
                 self._notebooks.set_told(notebook_id, told)
             if confirmed:
                 self._notebooks.set_notification(notebook_id, EMAIL, "sent")
+        elif notebook.notifications.get(EMAIL) == "pending":
+            # The try that published it ended right before it noted that.
+            self._notebooks.set_notification(notebook_id, EMAIL, "sent")
         if caught_up:
             self._users.unmark(notebook.owner, "untold", notebook_id)
         return True
