@@ -395,6 +395,20 @@ def test_workflow_that_asks_again_notes_that_the_mail_went_out(monkeypatch: pyte
         assert case.deployed.record(made)["notifications"]["M"]["email"] == {"S": "sent"}
 
 
+def test_start_that_is_written_begins_whatever_becomes_of_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with a_case("stopped") as case:
+        begun = NotebooksTable.begin_start
+
+        def written(*arguments: Any) -> Any:
+            found = begun(*arguments)
+            monkeypatch.setattr(NotebooksTable, "get", no_connection)
+            return found
+
+        monkeypatch.setattr(NotebooksTable, "begin_start", written)
+        assert case.http("POST", f"/notebooks/{case.notebook}/start").status_code == 503
+        assert [one["name"] for one in case.deployed.executions("start")] == [f"{case.notebook}-start-1"]
+
+
 def test_delete_whose_workflow_gets_no_answer_is_begun_and_due() -> None:
     with a_case() as case, cutting(lambda _, operation: operation == "states:StartExecution"):
         found = case.http("DELETE", f"/notebooks/{case.notebook}?confirm=thesis")
