@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -51,18 +52,20 @@ def run(session: Any, options: argparse.Namespace, stage: str, *, clock: Clock, 
 
 @contextmanager
 def _interrupted_once(say: Callable[[str], object], removing: Callable[[], bool]) -> Iterator[None]:
-    """The first Ctrl-C ends the looking, and everything is removed; none ends that."""
+    """The first Ctrl-C ends the looking, and everything is removed; none ends that, and neither does a terminal that is
+    closed."""
 
     def interrupt(number: int, frame: object) -> None:  # noqa: ARG001 - the signature of signal handlers
         for each in before:
             signal.signal(each, signal.SIG_IGN)
-        if removing():
-            say("What was made is being removed, which is not interrupted: about two minutes.")
-            return
-        say("Interrupted. What was made is being removed: about two minutes.")
-        raise KeyboardInterrupt
+        goes_on = removing()
+        word = "Not interrupted" if goes_on else "Interrupted"
+        with contextlib.suppress(OSError):
+            say(f"{word}. What was made is being removed: about two minutes.")
+        if not goes_on:
+            raise KeyboardInterrupt
 
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     for each in before:
         signal.signal(each, interrupt)
     try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -413,7 +413,9 @@ class Journey:
 
     def _tell(self, row: Row) -> None:
         self.rows.append(row)
-        self.say(row.line())
+        # Where nobody reads any more, what was made is removed all the same.
+        with suppress(OSError):
+            self.say(row.line())
 
 
 @dataclass

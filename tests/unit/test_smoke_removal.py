@@ -155,7 +155,49 @@ def test_ctrl_c_before_the_token_is_known_leaves_no_user(
     assert seen(looking)["removed"][0] is Answer.YES
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def nobody_reads(*_: object) -> None:
+    raise BrokenPipeError
+
+
+def test_nothing_is_left_where_nobody_reads_what_is_said(deployed: Stage, network: Network, looking: Journey) -> None:
+    looking.say = nobody_reads
+    network.then = lose("POST /notebooks", times=1)
+    with command._interrupted_once(nobody_reads, lambda: looking.removing):
+        assert not looking.run()
+    assert states(deployed) == ["terminated"]
+    assert list_users(deployed.admin) == []
+
+
+def test_a_terminal_that_is_closed_ends_the_looking_and_not_the_removal(
+    deployed: Stage, network: Network, looking: Journey
+) -> None:
+    looking.say = nobody_reads
+    network.then = lambda asked: signal.raise_signal(signal.SIGHUP) if asked.startswith("POST") else None
+    with command._interrupted_once(nobody_reads, lambda: looking.removing), pytest.raises(KeyboardInterrupt):
+        looking.run()
+    assert states(deployed) == ["terminated"]
+    assert list_users(deployed.admin) == []
+
+
+def test_a_terminal_that_is_closed_while_all_is_removed_ends_nothing(
+    deployed: Stage, network: Network, looking: Journey
+) -> None:
+    looking.say = nobody_reads
+    then = lose("POST /notebooks", times=1)
+
+    def hang_up(asked: str) -> None:
+        if asked.startswith("DELETE"):
+            signal.raise_signal(signal.SIGHUP)
+        then(asked)
+
+    network.then = hang_up
+    with command._interrupted_once(nobody_reads, lambda: looking.removing):
+        looking.run()
+    assert states(deployed) == ["terminated"]
+    assert list_users(deployed.admin) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_the_first_ctrl_c_does_not_end_the_removal(
     deployed: Stage, network: Network, looking: Journey, number: signal.Signals
 ) -> None:
@@ -173,4 +215,4 @@ def test_the_first_ctrl_c_does_not_end_the_removal(
         looking.run()
     assert states(deployed) == ["terminated"]
     assert list_users(deployed.admin) == []
-    assert any("is not interrupted" in line for line in said)
+    assert any(line.startswith("Not interrupted.") for line in said)
