@@ -75,7 +75,7 @@ class Starting:
     def _refused(self, notebook: Notebook) -> QuotaExceeded:
         owner = self._users.get(notebook.owner)
         if owner is None or not owner.quota:
-            return QuotaExceeded("No notebook of this user may run. Ask who runs this deployment.")
+            return QuotaExceeded("No notebook of this user may run. Ask your administrator.")
         running = (self._notebooks.get(other) for other in sorted(owner.active - {notebook.id}))
         names = ", ".join(f"{other.name} ({other.state})" for other in running if other is not None)
         return QuotaExceeded(
