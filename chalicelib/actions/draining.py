@@ -8,7 +8,7 @@ Its heartbeat is read once more when EC2's limits let the call go out: whoever c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -39,6 +39,8 @@ LOOK_AFTER = 5
 _AGAIN_AFTER = 60
 # The code where EC2 refuses the deployment every stop: not STOP_FAILED, which an owner was told of.
 _STOPS_REFUSED = "stops_refused"
+# Of an instance that is on its way off, or there.
+_OFF = ("stopping", "stopped")
 # So many refused in one batch, and nothing else: it is no single instance that is at fault.
 _MANY = 3
 
@@ -170,6 +172,20 @@ class Draining:
                 return {**self.call(unused[:half], run), **self.call(unused[half:], run)}
         return {}
 
+    def off_all_the_same(self, refused: Mapping[str, str], taken: Sequence[Notebook]) -> set[str]:
+        """Of those that EC2 refused to stop, those that it stops, or has stopped: it took a try before that one, whose
+        answer was lost or told of a failure of its own."""
+        ids = {one.id: one.instance_id or "" for one in taken if not seems_gone(refused.get(one.id, ""))}
+        asked = [ids[notebook_id] for notebook_id in refused if notebook_id in ids]
+        try:
+            with as_trouble():
+                known = self._instances.describe(asked) if asked else {}
+        except NodError:
+            # The refusal is all that is known then.
+            return set()
+        off = {found.id for found in known.values() if found.state in _OFF}
+        return {notebook_id for notebook_id in refused if ids.get(notebook_id) in off}
+
     def returned(self, stopping: Sequence[Notebook], now: datetime) -> dict[str, idleness.Decision]:
         """Those that are used again, and how that is known."""
         return self._judging.returned(stopping, now)
@@ -273,6 +289,8 @@ class _Run:
             # No answer of EC2's: what else was taken now would be `stopping` for nothing. These are mended.
             self.ended = True
             raise
+        off = drain.off_all_the_same(refused, taken)
+        refused = {notebook_id: code for notebook_id, code in refused.items() if notebook_id not in off}
         now = drain._clock()
         taken = [notebook for notebook in taken if notebook.id not in self._returned]
         stopped = [notebook for notebook in taken if notebook.id not in refused]

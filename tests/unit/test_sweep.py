@@ -904,6 +904,23 @@ def test_a_line_that_dynamodb_refuses_keeps_no_other_out_of_the_ledger(made: Wor
     assert [one.id for one in ones if not made.lines(one)] == [bad.id]
 
 
+def test_a_stop_that_ec2_took_and_answered_with_a_failure_of_its_own_is_a_stop(made: World) -> None:
+    """A try whose answer was lost, repeated by the SDK, ends so too."""
+    one = made.notebook(idle=0, max_hours=24)
+
+    def before(name: str, arguments: dict[str, Any]) -> None:
+        if name == "stop_instances":
+            made.ec2.stop_instances(**arguments)
+            raise ClientError({"Error": {"Code": "InternalError", "Message": "InternalError"}}, name)
+
+    made.before = before
+    made.sweep()
+    assert made.state(one) == "stopping"
+    assert list(made.begun("stop")) == [f"{one.id}-stop-1"]
+    assert made.told.messages == []
+    assert [line.code for line in made.lines(one, "stop")] == ["limit"]
+
+
 def test_a_stop_that_cannot_be_begun_is_trouble_and_keeps_no_other(made: World) -> None:
     bad, fine = (made.notebook(idle=0, max_hours=24) for _ in range(2))
     made.before = refuse(
