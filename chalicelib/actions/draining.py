@@ -175,20 +175,26 @@ class Draining:
     def off_all_the_same(self, refused: Mapping[str, str], taken: Sequence[Notebook]) -> set[str]:
         """Of those that EC2 refused to stop, those that it stops, or has stopped: it took a try before that one, whose
         answer was lost or told of a failure of its own."""
-        ids = {one.id: one.instance_id or "" for one in taken if not seems_gone(refused.get(one.id, ""))}
-        asked = [ids[notebook_id] for notebook_id in refused if notebook_id in ids]
-        try:
-            with as_trouble():
-                known = self._instances.describe(asked) if asked else {}
-        except NodError:
-            # The refusal is all that is known then.
-            return set()
-        off = {found.id for found in known.values() if found.state in _OFF}
-        return {notebook_id for notebook_id in refused if ids.get(notebook_id) in off}
+        return self._off([one for one in taken if one.id in refused and not seems_gone(refused[one.id])])
 
     def returned(self, stopping: Sequence[Notebook], now: datetime) -> dict[str, idleness.Decision]:
-        """Those that are used again, and how that is known."""
-        return self._judging.returned(stopping, now)
+        """Those that are used again, and how that is known. Not one whose machine goes off all the same: somebody shut
+        it down on the machine, or EC2 took a call whose answer was lost."""
+        found = self._judging.returned(stopping, now)
+        off = self._off([one for one in stopping if one.id in found])
+        return {notebook_id: decision for notebook_id, decision in found.items() if notebook_id not in off}
+
+    def _off(self, notebooks: Sequence[Notebook]) -> set[str]:
+        """Ids of those whose instance EC2 shows as stopping or stopped; of none where it does not say."""
+        if not notebooks:
+            return set()
+        try:
+            with as_trouble():
+                known = self._instances.describe([one.instance_id or "" for one in notebooks])
+        except NodError:
+            return set()
+        off = {found.id for found in known.values() if found.state in _OFF}
+        return {one.id for one in notebooks if one.instance_id in off}
 
     def give_back(self, notebook: Notebook, decision: idleness.Decision, now: datetime) -> None:
         """From `stopping` to `ready` again, before EC2 was called."""
