@@ -93,16 +93,16 @@ def explain_start(execution: Mapping[str, object], others: Sequence[str], server
             "start_failed",
             f"The machine ran, but the notebook's server did not answer, because {found.reason}; the machine was "
             f"stopped again. {found.advice} The notebook is stopped, {_UNTOUCHED}. Start it again; if it fails again, "
-            "tell who runs this deployment.",
+            "tell your administrator.",
         )
     if error == "NotebookSilent":
         why = "The machine ran, but the notebook on it did not answer in time, and the machine was stopped again"
     elif error == "NoPublicAddress":
-        why = "The subnet gave the machine no public address; who runs this deployment has to change that"
+        why = "The subnet gave the machine no public address; your administrator has to change that"
     elif error == "StartDelayed":
         why = "EC2 did not bring the machine up in time"
     elif error == "StartReturned" and any(code in cause for code in _VOLUMES):
-        why = "The AWS account's limit of EBS storage is used up; ask who runs this deployment to have it raised"
+        why = "The AWS account's limit of EBS storage is used up; ask your administrator to have it raised"
     elif error == "StartReturned":
         why = f"EC2 took the machine back: {_sentence(cause)}"
     elif _LIMIT_WORDS.search(cause):
@@ -128,7 +128,7 @@ def explain_stop(execution: Mapping[str, object]) -> Failure:
     return Failure(
         "stop_failed",
         f"EC2 did not stop the machine: {said}. It still runs and costs. Stop the notebook again; if it fails again, "
-        "tell who runs this deployment.",
+        "tell your administrator.",
     )
 
 
@@ -138,13 +138,14 @@ def explain_password(execution: Mapping[str, object]) -> Failure:
     sure = True
     if error == "CommandFailed":
         failure = _command(cause)
-        why, sure = failure.message.rstrip("."), failure.code not in UNSURE
+        # That advice is for a launch. Here there is a notebook that runs.
+        why, sure = failure.message.removesuffix(f" {_AGAIN}.").rstrip("."), failure.code not in UNSURE
     elif error.lower() == "ssm.invalidinstanceidexception":
         why = "The machine's Systems Manager agent is offline"
     elif error in ("CommandPending", "States.Timeout"):
         why, sure = "The machine did not answer in time", False
     elif _is_refusal(error, cause):
-        why = f"The AWS account refuses this: {_sentence(cause or error)}. Who runs this deployment has to permit it"
+        why = f"The AWS account refuses this: {_sentence(cause or error)}. Your administrator has to permit it"
     else:
         why = _sentence(cause or error)
     if sure:
@@ -179,7 +180,7 @@ def _explain(status: str, error: str, cause: str) -> Failure:  # noqa: PLR0911 -
         return Failure(
             "agent_never_online",
             f"The machine started, but its Systems Manager agent never came online. {_AGAIN}; if it happens again, the "
-            "subnet's way to the internet or the instance profile is wrong: tell who runs this deployment.",
+            "subnet's way to the internet or the instance profile is wrong: tell your administrator.",
         )
     if error == "InstanceLost":
         # EC2's reason, where it gave one: `Client.VolumeLimitExceeded`, `Server.InsufficientInstanceCapacity`, …
@@ -190,7 +191,7 @@ def _explain(status: str, error: str, cause: str) -> Failure:  # noqa: PLR0911 -
     if error == "NoPublicAddress":
         return Failure(
             "no_public_address",
-            "The subnet gives its machines no public address. Who runs this deployment has to name public subnets.",
+            "The subnet gives its machines no public address. Your administrator has to name public subnets.",
         )
     if _is_refusal(error, cause):
         return _forbidden(cause or error)
@@ -206,7 +207,7 @@ def _explain(status: str, error: str, cause: str) -> Failure:  # noqa: PLR0911 -
     return Failure(
         "launch_failed",
         f"The launch failed: {_trim(' '.join(part for part in (error, cause) if part)) or 'no reason is known'}. "
-        f"{_AGAIN}; if it fails again, tell who runs this deployment.",
+        f"{_AGAIN}; if it fails again, tell your administrator.",
     )
 
 
@@ -247,7 +248,7 @@ def _ec2(codes: list[str], said: str) -> Failure:  # noqa: PLR0911 - one return 
         return Failure(
             "vcpu_limit",
             "The AWS account's limit of vCPUs for this kind of type is used up (new accounts have 0 for GPU types). "
-            "Take a smaller type, delete a notebook, or ask who runs this deployment to have the limit raised "
+            "Take a smaller type, delete a notebook, or ask your administrator to have the limit raised "
             "(Service Quotas).",
         )
     if found & _CAPACITY:
@@ -275,7 +276,7 @@ def _ec2(codes: list[str], said: str) -> Failure:  # noqa: PLR0911 - one return 
     reason = _trim(said) or ", ".join(sorted(set(codes)))[:200] or "no reason is known"
     return Failure(
         "create_failed",
-        f"EC2 did not create the machine: {reason}. {_AGAIN}; if it fails again, tell who runs this deployment.",
+        f"EC2 did not create the machine: {reason}. {_AGAIN}; if it fails again, tell your administrator.",
     )
 
 
@@ -291,7 +292,7 @@ def _is_refusal(error: str, cause: str) -> bool:
 def _forbidden(said: str) -> Failure:
     return Failure(
         "not_permitted",
-        f"The AWS account refuses this: {_sentence(said)}. Who runs this deployment has to permit it.",
+        f"The AWS account refuses this: {_sentence(said)}. Your administrator has to permit it.",
     )
 
 

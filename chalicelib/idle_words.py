@@ -105,7 +105,10 @@ class Words:
                 f"its machine restarted {self.time(began)} and nobody has used it since; patience until "
                 f"{self.time(until)}"
             )
-        return f"it runs since {self.time(began)} and nobody has used it yet; patience until {self.time(until)}"
+        return (
+            f"it has been running since {self.time(began)} and nobody has used it yet; patience until "
+            f"{self.time(until)}"
+        )
 
     def held(self, until: datetime, since: datetime) -> str:
         """The owner said so."""
@@ -113,7 +116,7 @@ class Words:
 
     def limit(self, hours: int, began: datetime, ends: datetime | None, hold: datetime | None) -> str:
         """The hard limit."""
-        said = f"it runs since {self.time(began)}, and the limit of {hours} h was set when it was requested"
+        said = f"it has been running since {self.time(began)}, and the limit of {hours} h was set when it was requested"
         if ends is not None and hold is not None and ends == hold:
             return f"{said}, put off to {self.time(ends)} when you extended it"
         return f"{said}: it ends {self.time(ends)}" if ends is not None else said

@@ -317,7 +317,7 @@ def document(routes: Iterable[tuple[str, str]], base: str) -> dict[str, object]:
                 "token": {
                     "type": "http",
                     "scheme": "bearer",
-                    "description": "`nod.USER.SECRET`, from who runs this deployment.",
+                    "description": "`nod.USER.SECRET`, from your administrator.",
                 }
             },
         },

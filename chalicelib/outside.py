@@ -15,7 +15,6 @@ def stop_of(reason: str | None) -> Stop:
         reason: `StateReason.Code` of the instance; None where EC2 gives none.
     """
     if reason == INSTANCE_INITIATED:
-        return Stop(
-            "monitor", "The machine switched itself off: nobody used it, or somebody on it wanted so.", "monitor"
-        )
+        reason = "The machine switched itself off: it was idle, or someone shut it down from inside."
+        return Stop("monitor", reason, "monitor")
     return Stop("outside", "Its machine was stopped in EC2, not by this deployment.", "outside")

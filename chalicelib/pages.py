@@ -159,6 +159,7 @@ _STEPS = {
 }
 _BUTTONS = {links.WAKE: "Wake it", links.STOP: "Stop it now"}
 # Of a link that may do one thing and not wake it.
+_TO_DO_MORE = "To do more, use its own link, the first one in every message about it. It does not expire."
 _BY_ITS_LINK = "Its link is in the messages that you got about it: the first link in each."
 _MAIL_IS_OFF = (
     "Email is off: AWS delivers nothing to your address any more. Its subscription was ended by the unsubscribe link "
@@ -324,6 +325,8 @@ def done(
     page = state(situation, forms or {}, link, note)
     if situation.view.state == "ready" and action == links.WAKE and not link:
         return replace(page, parts=(*page.parts, _paragraph(_BY_ITS_LINK)))
+    if note is Note.OLD_PAGE and action in fitting(situation) and action not in (forms or {}):
+        return replace(page, parts=(*page.parts, _paragraph(_TO_DO_MORE)))
     return page
 
 
@@ -334,9 +337,7 @@ def late(situation: Situation, action: str, forms: Mapping[str, Form]) -> Page:
     parts = [_paragraph(f"The link that you followed is too old to {verb}. This is how things are now.", "note")]
     parts += page.parts
     if situation.view.state not in _ENDED and "<form" not in "".join(page.parts):
-        parts.append(
-            _paragraph("To do more, use its own link, the first one in every message about it. It does not expire.")
-        )
+        parts.append(_paragraph(_TO_DO_MORE))
     return replace(page, parts=tuple(parts), status=410)
 
 

@@ -120,7 +120,7 @@ def resolve_type(request: LaunchRequest, user: User) -> str:
         return DEFAULT_TYPE
     if user.allowed_types:
         return user.allowed_types[0]
-    raise NotAllowed("Your user may have no instance type. Ask who runs this deployment.")
+    raise NotAllowed("Your user may have no instance type. Ask your administrator.")
 
 
 def resolve_channels(request: LaunchRequest, user: User) -> tuple[str, ...]:
@@ -135,7 +135,7 @@ def resolve_channels(request: LaunchRequest, user: User) -> tuple[str, ...]:
         if channel not in user.channels:
             allowed = ", ".join(user.channels) or "none"
             raise ChannelNotRegistered(
-                f"Your user has no channel {channel}. It has: {allowed}. Who runs this deployment can register one.",
+                f"Your user has no channel {channel}. It has: {allowed}. Your administrator can register one.",
                 [FieldError(f"notify[{index}]", "It is not registered for your user.", allowed)],
             )
     return request.notify

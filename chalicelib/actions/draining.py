@@ -8,7 +8,7 @@ Its heartbeat is read once more when EC2's limits let the call go out: whoever c
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -39,6 +39,8 @@ LOOK_AFTER = 5
 _AGAIN_AFTER = 60
 # The code where EC2 refuses the deployment every stop: not STOP_FAILED, which an owner was told of.
 _STOPS_REFUSED = "stops_refused"
+# Of an instance that is on its way off, or there.
+_OFF = ("stopping", "stopped")
 # So many refused in one batch, and nothing else: it is no single instance that is at fault.
 _MANY = 3
 
@@ -170,9 +172,29 @@ class Draining:
                 return {**self.call(unused[:half], run), **self.call(unused[half:], run)}
         return {}
 
+    def off_all_the_same(self, refused: Mapping[str, str], taken: Sequence[Notebook]) -> set[str]:
+        """Of those that EC2 refused to stop, those that it stops, or has stopped: it took a try before that one, whose
+        answer was lost or told of a failure of its own."""
+        return self._off([one for one in taken if one.id in refused and not seems_gone(refused[one.id])])
+
     def returned(self, stopping: Sequence[Notebook], now: datetime) -> dict[str, idleness.Decision]:
-        """Those that are used again, and how that is known."""
-        return self._judging.returned(stopping, now)
+        """Those that are used again, and how that is known. Not one whose machine goes off all the same: somebody shut
+        it down on the machine, or EC2 took a call whose answer was lost."""
+        found = self._judging.returned(stopping, now)
+        off = self._off([one for one in stopping if one.id in found])
+        return {notebook_id: decision for notebook_id, decision in found.items() if notebook_id not in off}
+
+    def _off(self, notebooks: Sequence[Notebook]) -> set[str]:
+        """Ids of those whose instance EC2 shows as stopping or stopped; of none where it does not say."""
+        if not notebooks:
+            return set()
+        try:
+            with as_trouble():
+                known = self._instances.describe([one.instance_id or "" for one in notebooks])
+        except NodError:
+            return set()
+        off = {found.id for found in known.values() if found.state in _OFF}
+        return {one.id for one in notebooks if one.instance_id in off}
 
     def give_back(self, notebook: Notebook, decision: idleness.Decision, now: datetime) -> None:
         """From `stopping` to `ready` again, before EC2 was called."""
@@ -273,6 +295,8 @@ class _Run:
             # No answer of EC2's: what else was taken now would be `stopping` for nothing. These are mended.
             self.ended = True
             raise
+        off = drain.off_all_the_same(refused, taken)
+        refused = {notebook_id: code for notebook_id, code in refused.items() if notebook_id not in off}
         now = drain._clock()
         taken = [notebook for notebook in taken if notebook.id not in self._returned]
         stopped = [notebook for notebook in taken if notebook.id not in refused]

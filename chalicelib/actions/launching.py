@@ -190,7 +190,7 @@ class Launching:
 
 def _refused(user: User) -> str:
     if not user.quota:
-        return "Your user may have no notebooks. Ask who runs this deployment."
+        return "Your user may have no notebooks. Ask your administrator."
     if len(user.active) < user.quota and len(user.owned) >= user.keeps:
         return f"You have {len(user.owned)} notebooks, as many as you may keep. Delete one first."
     return f"As many of your notebooks run as may run at a time: {user.quota}. Stop or delete one first."

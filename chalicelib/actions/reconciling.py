@@ -150,7 +150,7 @@ class Reconciling:
         if known.told_at is None and resource.notebook and resource.holds_data:
             reason = (
                 f"No notebook uses the {resource.kind} {resource.id} any more, and nobody could be told. It may "
-                "hold data and is kept, which costs, until who runs this deployment removes it."
+                "hold data and is kept, which costs, until your administrator removes it."
             )
             self._ledger.write([event(resource.notebook, now, "note", "orphan_kept", reason)])
         return replace(known, told_at=known.told_at or now)

@@ -59,23 +59,23 @@ class Starting:
         raise Unavailable("Many requests change your notebooks at the same time. Try again.")
 
     def _go(self, notebook: Notebook, now: datetime) -> Notebook:
-        begun = read_again(notebook, self._notebooks)
-        # Of the start that was just written, whatever came to the record since.
-        execution = executions.start(replace(notebook, starts=notebook.starts + 1), self._settings)
+        # Of the start that was just written, whatever came to the record since. Before the record is read: nothing may
+        # keep a start that is written from beginning.
+        written = replace(notebook, state="starting", starts=notebook.starts + 1)
         start_or_leave(
-            begun,
+            written,
             self._settings.start_arn,
-            execution,
+            executions.start(written, self._settings),
             now=now,
             notebooks=self._notebooks,
             workflows=self._workflows,
         )
-        return begun
+        return read_again(notebook, self._notebooks)
 
     def _refused(self, notebook: Notebook) -> QuotaExceeded:
         owner = self._users.get(notebook.owner)
         if owner is None or not owner.quota:
-            return QuotaExceeded("No notebook of this user may run. Ask who runs this deployment.")
+            return QuotaExceeded("No notebook of this user may run. Ask your administrator.")
         running = (self._notebooks.get(other) for other in sorted(owner.active - {notebook.id}))
         names = ", ".join(f"{other.name} ({other.state})" for other in running if other is not None)
         return QuotaExceeded(

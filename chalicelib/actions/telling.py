@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 from chalicelib import messages, times
 from chalicelib.actions.parts import Parts
 from chalicelib.actions.showing import Showing, job_key
+from chalicelib.aws.ledger import event
 from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.aws.parameters import SlackAddresses
 from chalicelib.aws.topic import Subscriptions, Topic
@@ -74,7 +75,8 @@ class Telling:
             view = self._publish(notebook, kind, notebook.notify, now, execution=execution, jobs=jobs)
             if kind in ("ready", "started") and view.safe_mode is not None:
                 # The sweep would tell it again.
-                self._notebooks.note_safe_mode(notebook_id, asdict(view.safe_mode))
+                line = event(notebook_id, now, "note", "safe_mode", view.safe_mode.message)
+                self._notebooks.note_safe_mode(notebook_id, asdict(view.safe_mode), line)
             if jobs:
                 known = (*(notebook.jobs_told or ()), *(job_key(job) for job in jobs))
                 self._notebooks.set_jobs_told(notebook_id, known[-_MOST_JOBS:])
@@ -82,6 +84,9 @@ class Telling:
                 self._notebooks.set_told(notebook_id, told)
             if confirmed:
                 self._notebooks.set_notification(notebook_id, EMAIL, "sent")
+        elif notebook.notifications.get(EMAIL) == "pending":
+            # The try that published it ended right before it noted that.
+            self._notebooks.set_notification(notebook_id, EMAIL, "sent")
         if caught_up:
             self._users.unmark(notebook.owner, "untold", notebook_id)
         return True

@@ -118,10 +118,7 @@ class Visits:
         # What any link leads to: a warning that is read in the morning.
         wake = {one: self._form(found, one, None, now) for one in pages.fitting(situation) if one == links.WAKE}
         if purpose == links.DONE:
-            forms = wake
-            if verdict is Verdict.VALID and Note.of(note) is Note.OLD_PAGE and action in pages.fitting(situation):
-                forms = {action: self._form(found, action, None, now)}
-            page = pages.done(situation, action, None, forms, Note.of(note))
+            page = pages.done(situation, action, None, wake, Note.of(note))
             return page if verdict is Verdict.VALID else replace(page, status=410)
         if verdict is Verdict.EXPIRED:
             return pages.late(situation, action, wake)

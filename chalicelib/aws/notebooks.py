@@ -379,14 +379,17 @@ class NotebooksTable:
             values={":state": to_attribute(state)},
         )
 
-    def note_safe_mode(self, notebook_id: str, trouble: Mapping[str, object]) -> bool:
-        """Notes that it runs without its owner's configuration, of which they were told. False if it does not run."""
+    def note_safe_mode(self, notebook_id: str, trouble: Mapping[str, object], line: Event) -> bool:
+        """Notes that it runs without its owner's configuration, of which they were told. False if it does not run, or
+        that was noted before. `line`: of the ledger, kept in the record until it is there."""
         return self._update_if(
             notebook_id,
-            "#state = :ready",
-            "SET safe_mode = :trouble",
+            "#state = :ready AND attribute_not_exists(safe_mode)",
+            f"SET safe_mode = :trouble, {_WITH_LINE}",
             names={"#state": "state"},
-            values={":ready": {"S": "ready"}, ":trouble": to_attribute(dict(trouble))},
+            values=to_item(
+                {":ready": "ready", ":trouble": dict(trouble), ":no_lines": [], ":lines": [line.to_record()]}
+            ),
         )
 
     def set_told(self, notebook_id: str, told: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ def run(session: Any, options: argparse.Namespace, stage: str, *, clock: Clock, 
     )
     journey = Journey(place, say, clock, instance_type=options.instance_type or None, email=options.email or None)
     began = clock.monotonic()
-    with _interrupted_once(say):
+    with _interrupted_once(say, lambda: journey.removing):
         right = journey.run()
     counts = {answer: sum(row.answer is answer for row in journey.rows) for answer in Answer}
     say(f"\n{counts[Answer.YES]} as they have to be, {counts[Answer.NO]} not, {counts[Answer.UNSEEN]} not seen.")
@@ -50,16 +51,21 @@ def run(session: Any, options: argparse.Namespace, stage: str, *, clock: Clock, 
 
 
 @contextmanager
-def _interrupted_once(say: Callable[[str], object]) -> Iterator[None]:
-    """The first Ctrl-C ends the looking, and everything is removed; a second one must not end that."""
+def _interrupted_once(say: Callable[[str], object], removing: Callable[[], bool]) -> Iterator[None]:
+    """The first Ctrl-C ends the looking, and everything is removed; none ends that, and neither does a terminal that is
+    closed."""
 
     def interrupt(number: int, frame: object) -> None:  # noqa: ARG001 - the signature of signal handlers
         for each in before:
             signal.signal(each, signal.SIG_IGN)
-        say("Interrupted. What was made is being removed: about two minutes.")
-        raise KeyboardInterrupt
+        goes_on = removing()
+        word = "Not interrupted" if goes_on else "Interrupted"
+        with contextlib.suppress(OSError):
+            say(f"{word}. What was made is being removed: about two minutes.")
+        if not goes_on:
+            raise KeyboardInterrupt
 
-    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
     for each in before:
         signal.signal(each, interrupt)
     try:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
@@ -89,12 +89,15 @@ class Journey:
     rows: list[Row] = field(default_factory=list)
     cost: float | None = None
     """US dollars: the machine's by the API's own figures, and the workflows' transitions."""
+    removing: bool = False
+    """Whether it has come to its end, which nothing may interrupt."""
 
     def __post_init__(self) -> None:
         self._word = secrets.token_hex(4)
         self._user = f"smoke-{self._word}"
         self._began = self.clock.time()
         self._token = ""
+        self._user_asked_for = False
         self._api: Api | None = None
         self._notebook: dict[str, Any] = {}
         self._password = ""
@@ -149,6 +152,7 @@ class Journey:
         return outputs["EndpointURL"]
 
     def _make_user(self, url: str) -> None:
+        self._user_asked_for = True
         try:
             self._token = users.add_user(self.place.deployment, self._user, email=self.email, quota=1, keeps=1)
         except AdminError as error:
@@ -163,7 +167,10 @@ class Journey:
     def _request(self, api: Api) -> dict[str, Any]:
         body = {} if self.instance_type is None else {"json": {"instance_type": self.instance_type}}
         answer = api.ask("POST", "/notebooks", headers={"Idempotency-Key": self._word}, **body)
-        self._notebook, self._password = answer, str(answer["password"])
+        self._notebook = answer
+        if answer["password"] is None:
+            raise SmokeError("the first answer was lost, and with it the password, which is shown once: try again")
+        self._password = str(answer["password"])
         return answer
 
     def _launched(self) -> None:
@@ -247,6 +254,8 @@ class Journey:
 
     def _remove(self) -> None:
         """Removes notebook and user. Nothing here ends the rest: what cannot be removed is told."""
+        self.removing = True
+        self._find_notebook()
         if self._notebook:
             with self._row("delete", goes_on=True) as row:
                 row.seen = self._delete()
@@ -259,6 +268,18 @@ class Journey:
         missing = [key for key in QUESTIONS if key not in {row.key for row in self.rows}]
         for key in missing:
             self._tell(Row(key, Answer.UNSEEN, "it did not come to that"))
+
+    def _find_notebook(self) -> None:
+        """A request whose answer was lost, or was not waited for, has made a notebook all the same."""
+        if self._notebook or self._api is None:
+            return
+        try:
+            user = self.place.deployment.users.named(self._user)
+            for identifier in user.owned if user else ():
+                self._notebook = self._api.ask("GET", f"/notebooks/{identifier}")
+        except (SmokeError, BotoCoreError, ClientError):
+            # If there is one, its user cannot be removed, and that is told with its id.
+            return
 
     def _delete(self) -> str:
         api, machine = self._api, self._notebook.get("instance_id")
@@ -308,9 +329,11 @@ class Journey:
                 left += self._machines_and_disks()
             except (BotoCoreError, ClientError) as error:
                 left.append(f"EC2 cannot be asked what is left of {self._id}: {said(error)}")
-        if self._token:
+        if self._user_asked_for:
             try:
-                users.remove_user(self.place.deployment, self._user)
+                # Without a token too: the answer may have been lost, or not waited for.
+                if self.place.deployment.users.named(self._user) is not None:
+                    users.remove_user(self.place.deployment, self._user)
             except AdminError as error:
                 left.append(f"the user {self._user}: {error.detail}")
             except (BotoCoreError, ClientError) as error:
@@ -390,7 +413,9 @@ class Journey:
 
     def _tell(self, row: Row) -> None:
         self.rows.append(row)
-        self.say(row.line())
+        # Where nobody reads any more, what was made is removed all the same.
+        with suppress(OSError):
+            self.say(row.line())
 
 
 @dataclass

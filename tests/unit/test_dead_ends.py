@@ -258,8 +258,10 @@ def test_without_the_key_what_is_ours_shows_what_is_so_now_and_nothing_else_show
         assert tells(html, world.state), given
         assert "?k=" not in html
         assert "198.51.100.7" not in html
-        again = {action} if given != "fresh" and (world.state, action) in FITS else set()
-        assert buttons(html) == again | ({"wake"} if world.state == "stopped" else set()), given
+        # What is too old gets nothing that is in its time, but for the button that wakes.
+        assert buttons(html) == ({"wake"} if world.state == "stopped" else set()), given
+        too_old = given != "fresh" and (world.state, action) in FITS and action != "wake"
+        assert ("use its own link" in html) is too_old, given
 
 
 @pytest.mark.parametrize("action", links.ACTIONS)
@@ -337,6 +339,19 @@ def test_a_page_that_was_open_for_an_hour_leads_on(world: World) -> None:
     html = world.reached(world.press("stop", **form))
     assert "That page had been open for more than 10 minutes" in html
     assert "is stopping" in world.reached(world.press("stop", **form_of(html, "stop")))
+
+
+@pytest.mark.parametrize("action", ["extend", "stop"])
+def test_a_link_that_leaked_alone_does_no_more_when_its_time_is_over(world: World, action: str) -> None:
+    """However its pages are led to: by what they hold, or by an address that somebody wrote by hand."""
+    pressed = world.press(action, **form_of(page(world.http("GET", world.mail(action))), action))
+    world.put("ready")
+    where = location(pressed)
+    for address in (where, f"{where}&note=old-page"):
+        assert buttons(page(world.http("GET", address))) == set()
+    form = {"f": world.token(links.FORM, action, SOON)}
+    world.now = T0 + timedelta(hours=3)
+    assert buttons(world.reached(world.press(action, **form))) == set()
 
 
 def test_after_stop_it_now_comes_wake_it_also_without_the_key(world: World) -> None:

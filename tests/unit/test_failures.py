@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,6 +14,7 @@ from chalicelib import commands
 from chalicelib.commands import Failed, Invocation, Pending, Result
 from chalicelib.failures import explain, explain_password
 
+ROOT = Path(__file__).resolve().parents[2]
 DOCUMENT = "nod-test-install-anaconda"
 FAILURE = '{"ok": false, "code": "disk_full", "message": "Take a larger disk."}'
 
@@ -289,3 +292,22 @@ def test_password_whose_command_did_not_end_well_may_be_in_force(code: str) -> N
         {"error": "CommandFailed", "cause": json.dumps({"code": "password_failed", "message": "x"})}
     )
     assert sure.message.startswith("The password was not changed, and the old one stays")
+
+
+@pytest.mark.parametrize(
+    ("status", "details"), [("TimedOut", "DeliveryTimedOut"), ("TimedOut", "ExecutionTimedOut"), ("Cancelled", "")]
+)
+def test_who_asked_for_a_password_is_not_told_to_request_the_notebook_again(status: str, details: str) -> None:
+    outcome = commands.decide(Invocation(status, details, "", ""), "nod-test-set-password")
+    assert isinstance(outcome, Failed)
+    assert "Request the notebook again" in explain({"error": "CommandFailed", "cause": outcome.cause()}).message
+    failure = explain_password({"error": "CommandFailed", "cause": outcome.cause()})
+    assert "Request the notebook" not in failure.message
+    assert failure.message.endswith(("Ask for it again.", "ask for another."))
+
+
+def test_whom_to_ask_is_told_in_one_way() -> None:
+    rooms = [*(ROOT / "chalicelib").rglob("*.py"), *(ROOT / "nod").rglob("*.py"), *(ROOT / "statemachine").iterdir()]
+    texts = {path: path.read_text(encoding="utf-8") for path in rooms if path.is_file()}
+    assert any("your administrator" in text for text in texts.values())
+    assert not [path for path, text in texts.items() if re.search(r"who runs this deployment", text, re.IGNORECASE)]

@@ -158,7 +158,9 @@ class TestStories:
         run = a_run(idle_minutes=5, run_started_at=at("13:55"), ready_at=at("13:57"), seen=None)
         decision = decide(run, replace(beat("14:00"), uptime=timedelta(minutes=4)), POLICY, at("14:01"))
         assert (decision.action, decision.code, decision.stops_at) == ("keep", "grace", at("14:10"))
-        assert decision.reason == "it runs since 13:57 UTC and nobody has used it yet; patience until 14:10 UTC"
+        assert decision.reason == (
+            "it has been running since 13:57 UTC and nobody has used it yet; patience until 14:10 UTC"
+        )
 
     def test_an_extension_holds_it_and_a_warning_precedes_its_end(self) -> None:
         run = a_run(hold_until=at("16:00"), warned=warned("14:01", "14:11"))
@@ -176,7 +178,7 @@ class TestStories:
         assert (near.action, near.code) == ("warn", "limit")
         assert near.warned == GivenWarning(at("13:01"), at("14:00"), "limit", BOOT)
         assert near.reason == (
-            "it runs since 08:00 UTC, and the limit of 6 h was set when it was requested: it ends 14:00 UTC"
+            "it has been running since 08:00 UTC, and the limit of 6 h was set when it was requested: it ends 14:00 UTC"
         )
         run = replace(run, warned=near.warned)
         assert decide(run, beat("13:30", 101, kernel=0), POLICY, at("13:31")).action == "keep"

@@ -6,6 +6,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from chalicelib import times
 from chalicelib.actions.settling import settle
 from chalicelib.aws.due import DueNotebooks
 from chalicelib.aws.instances import Instance, Instances
+from chalicelib.aws.items import to_item
 from chalicelib.aws.ledger import Ledger, event, waiting
 from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.model import Notebook
@@ -226,6 +228,28 @@ def test_the_function_that_tells_writes_what_waits_and_a_second_time_nothing(dep
     assert [(line.action, line.code, line.by) for line in page if line.action == "start"] == [
         ("start", "start_failed", "start")
     ]
+
+
+def test_a_start_that_comes_up_in_safe_mode_has_its_line_once(deployed: Stage) -> None:
+    token = user(deployed, "bob", email="bob@example.com")
+    notebook = a_notebook(deployed, token)
+    now = datetime.now(UTC)
+    deployed.change(notebook, run_started_at=times.to_text(now - timedelta(minutes=1)))
+    record = {
+        "id": deployed.app.settings().instance_arn(INSTANCE),
+        "at": times.to_text(now),
+        "boot_id": "boot-1",
+        "beat": 1,
+        "uptime": 60,
+        "answers": True,
+        "server": {"mode": "safe", "code": "configuration"},
+        "ages": {},
+    }
+    deployed.dynamodb.put_item(TableName=ENV["NOD_HEARTBEATS_TABLE"], Item=to_item(record))
+    for run in ("first", "second"):
+        deployed._client.lambda_.invoke("tell_owner", {"id": notebook, "kind": "started", "run": run})
+    assert deployed.record(notebook)["safe_mode"]["M"]["code"] == {"S": "configuration"}
+    assert [line["code"] for line in lines(deployed, token, notebook) if line["action"] == "note"] == ["safe_mode"]
 
 
 def test_the_owner_sees_what_waits_and_was_told_by_nobody(deployed: Stage, token: str) -> None:

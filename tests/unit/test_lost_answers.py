@@ -19,6 +19,7 @@ from admin.slack import add_channel
 from admin.users import add_user, change_user, new_token, remove_user
 from chalicelib import idleness
 from chalicelib.aws.items import from_item
+from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.aws.topic import Topic
 from chalicelib.tokens import fingerprint
 from tests.unit.cuts import Cuts, cutting
@@ -345,7 +346,7 @@ class TestPasswordWhoseStartGetsNoAnswer:
             assert "not known" in found.json_body["message"]
 
 
-def no_connection(**_: object) -> None:
+def no_connection(*_: object, **__: object) -> None:
     raise EndpointConnectionError(endpoint_url="https://states.example")
 
 
@@ -375,6 +376,37 @@ def test_workflow_that_asks_again_publishes_nothing_a_second_time() -> None:
         assert len(case.world.published) == 1
         case.deployed.app.tell_owner({**event, "run": f"{case.notebook}-stop-2"}, None)
         assert len(case.world.published) == 2
+
+
+def test_workflow_that_asks_again_notes_that_the_mail_went_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    with a_case(None) as case:
+        token = user(case.deployed, "bob", email="bob@example.com")
+        case.deployed.app.check_confirmations(SCHEDULED, None)
+        made = case.deployed.http("POST", "/notebooks", token, {"name": "thesis"}).json_body["id"]
+        case.deployed.change(made, state="stopped")
+        event = {"id": made, "kind": "stopped", "run": f"{made}-stop-1"}
+        note = NotebooksTable.set_notification
+        monkeypatch.setattr(NotebooksTable, "set_notification", no_connection)
+        with pytest.raises(EndpointConnectionError):
+            case.deployed.app.tell_owner(event, None)
+        monkeypatch.setattr(NotebooksTable, "set_notification", note)
+        case.deployed.app.tell_owner(event, None)
+        assert len(case.world.published) == 1
+        assert case.deployed.record(made)["notifications"]["M"]["email"] == {"S": "sent"}
+
+
+def test_start_that_is_written_begins_whatever_becomes_of_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    with a_case("stopped") as case:
+        begun = NotebooksTable.begin_start
+
+        def written(*arguments: Any) -> Any:
+            found = begun(*arguments)
+            monkeypatch.setattr(NotebooksTable, "get", no_connection)
+            return found
+
+        monkeypatch.setattr(NotebooksTable, "begin_start", written)
+        assert case.http("POST", f"/notebooks/{case.notebook}/start").status_code == 503
+        assert [one["name"] for one in case.deployed.executions("start")] == [f"{case.notebook}-start-1"]
 
 
 def test_delete_whose_workflow_gets_no_answer_is_begun_and_due() -> None:

@@ -598,6 +598,23 @@ def test_whoever_comes_back_while_ec2_takes_no_more_calls_keeps_it(made: World) 
     assert (made.state(one), made.power(one)) == ("ready", "running")
 
 
+def test_whoever_comes_back_to_a_machine_that_goes_off_all_the_same_is_told_the_truth(made: World) -> None:
+    """EC2 took the call whose answer was lost, and the SDK's next try was one too many."""
+    one = to_the_stop(made)
+
+    def take_and_throttle(name: str, arguments: dict[str, Any]) -> None:
+        if name == "stop_instances":
+            made.before = lambda name, arguments: None
+            made.ec2.stop_instances(**arguments)
+            made.beat(one, 0, beat=10**9)
+            raise ClientError({"Error": {"Code": "RequestLimitExceeded", "Message": ""}}, name)
+
+    made.before = take_and_throttle
+    assert made.sweep().counts["used again"] == 0
+    assert (made.state(one), made.power(one)) == ("stopping", "stopped")
+    assert list(made.begun("stop")) == [f"{one.id}-stop-1"]
+
+
 def test_whoever_comes_back_to_one_whose_sweep_died_before_its_call_keeps_it(made: World) -> None:
     one = to_the_stop(made)
 
@@ -902,6 +919,23 @@ def test_a_line_that_dynamodb_refuses_keeps_no_other_out_of_the_ledger(made: Wor
     swept = made.sweep()
     assert len(swept.trouble) == 1
     assert [one.id for one in ones if not made.lines(one)] == [bad.id]
+
+
+def test_a_stop_that_ec2_took_and_answered_with_a_failure_of_its_own_is_a_stop(made: World) -> None:
+    """A try whose answer was lost, repeated by the SDK, ends so too."""
+    one = made.notebook(idle=0, max_hours=24)
+
+    def before(name: str, arguments: dict[str, Any]) -> None:
+        if name == "stop_instances":
+            made.ec2.stop_instances(**arguments)
+            raise ClientError({"Error": {"Code": "InternalError", "Message": "InternalError"}}, name)
+
+    made.before = before
+    made.sweep()
+    assert made.state(one) == "stopping"
+    assert list(made.begun("stop")) == [f"{one.id}-stop-1"]
+    assert made.told.messages == []
+    assert [line.code for line in made.lines(one, "stop")] == ["limit"]
 
 
 def test_a_stop_that_cannot_be_begun_is_trouble_and_keeps_no_other(made: World) -> None:
