@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from chalicelib import rows, times
 from chalicelib.costs import Cost, cost, run_started
-from chalicelib.heartbeats import Space
-from chalicelib.idleness import Shown
 from chalicelib.model import STEPS, Failure, Notebook, ServerTrouble, Stop, User
 from chalicelib.plan import shown_state
 from chalicelib.prices import Catalogue
-from chalicelib.server_health import ServerHealth
+
+if TYPE_CHECKING:
+    # What is not ready has none of these, and a cold start that shows one (POST /notebooks) is shorter without them.
+    from chalicelib.heartbeats import Space
+    from chalicelib.idleness import Shown
+    from chalicelib.server_health import ServerHealth
 
 _RUNNING = frozenset({"launching", "ready", "stopping"})
 # Of a notebook that was aborted or deleted while it launched: none of its steps failed.
@@ -124,10 +128,8 @@ class NotebookView:
         told until it runs again, and how long it is held while that lies ahead.
         """
         down = notebook.state in ("stopped", "starting")
-        if notebook.state != "ready":
-            health = ServerHealth()
-        elif health is None:
-            health = ServerHealth(notebook.safe_mode, notebook.not_answering)
+        ready = notebook.state == "ready"
+        known = health or notebook
         return cls(
             id=notebook.id,
             owner=notebook.owner_called,
@@ -155,9 +157,9 @@ class NotebookView:
             hold_until=_ahead(notebook.hold_until, now),
             stopped_at=notebook.stopped_at if down else None,
             stop=_stop(notebook) if down or notebook.state == "stopping" else None,
-            safe_mode=Trouble.of(health.safe_mode),
-            not_answering=Trouble.of(health.not_answering),
-            left_out=list(health.left_out),
+            safe_mode=Trouble.of(known.safe_mode) if ready else None,
+            not_answering=Trouble.of(known.not_answering) if ready else None,
+            left_out=list(health.left_out) if ready and health else [],
             cost=cost(notebook, prices, region, now),
             notifications=[
                 Notification(channel, shown_state(channel, notebook.notifications[channel], owner))
