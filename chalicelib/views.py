@@ -170,19 +170,6 @@ class NotebookView:
 
 
 @dataclass(frozen=True)
-class NotebookDetail(NotebookView):
-    """The answer to GET /notebooks/{id}: the notebook, and what only its owner is to read, if there is any."""
-
-    last_words: str | None = field(repr=False)
-    """The end of what its server wrote before it failed to start with its owner's configuration, or to answer."""
-
-    @classmethod
-    def of_view(cls, view: NotebookView, last_words: str | None) -> NotebookDetail:
-        """The notebook as `view` shows it, with the rest."""
-        return cls(**{entry.name: getattr(view, entry.name) for entry in fields(view)}, last_words=last_words)
-
-
-@dataclass(frozen=True)
 class LaunchedView(NotebookView):
     """The answer to POST /notebooks and …/password: the notebook, and what is said only then."""
 
@@ -203,40 +190,6 @@ class NotebookList:
     """One page, newest first. `next` goes into the next request; null at the end."""
 
     notebooks: list[NotebookView]
-    next: str | None
-
-
-@dataclass(frozen=True)
-class Health:
-    """`status` is always `ok`: a deployment that cannot answer does not answer."""
-
-    status: str
-    version: str
-    stage: str
-
-
-@dataclass(frozen=True)
-class Event:
-    """One decision about a notebook, or what someone did to it. `by`: a user, `link` (someone with the link),
-    `sweep`, `monitor` or `outside`.
-
-    `signals` are what it was decided by: `ages` of what was last active (seconds), `facts`, limits.
-    """
-
-    at: str
-    action: str
-    code: str
-    by: str | None
-    reason: str | None
-    stops_at: str | None
-    signals: dict[str, object]
-
-
-@dataclass(frozen=True)
-class EventList:
-    """One page, newest first. `next` goes into the next request; null at the end."""
-
-    events: list[Event]
     next: str | None
 
 

@@ -15,12 +15,13 @@ from chalicelib.log import logger
 from chalicelib.model import Notebook, User
 from chalicelib.prices import Catalogue
 from chalicelib.settings import Settings
-from chalicelib.views import NotebookDetail, NotebookView
+from chalicelib.views import NotebookView
 
 if TYPE_CHECKING:
     # Rules of notebooks that are ready, imported with the first of them: POST /notebooks, whose answer people wait for,
     # has none.
     from chalicelib.aws.heartbeats import HeartbeatsTable
+    from chalicelib.detail import NotebookDetail
     from chalicelib.heartbeats import DueJob, Heartbeat
     from chalicelib.idleness import Policy, Shown
     from chalicelib.server_health import ServerHealth
@@ -55,6 +56,8 @@ class Showing:
 
     def detail(self, notebook: Notebook, owner: User, now: datetime) -> NotebookDetail:
         """The view of one notebook for its owner alone."""
+        from chalicelib.detail import NotebookDetail  # noqa: PLC0415
+
         view, health = self._many([notebook], owner, now)[0]
         return NotebookDetail.of_view(view, health.last_words if health else None)
 
