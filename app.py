@@ -23,44 +23,33 @@ from chalice.app import (
     Response,
 )
 
-from chalicelib import VERSION, body, errors, figures, problems, tokens
+from chalicelib import VERSION, body, errors, problems, tokens
 from chalicelib import settings as deployment
-from chalicelib.actions import (
-    deleting,
-    explaining,
-    extending,
-    linking,
-    reading,
-    resetting,
-    settling,
-    stopping,
-)
+from chalicelib.actions import reading
 from chalicelib.actions.launching import Launching
 from chalicelib.actions.showing import Showing
-from chalicelib.actions.starting import Starting
 from chalicelib.aws.clients import Clients
-from chalicelib.aws.commands import Commands
 from chalicelib.aws.faults import as_unavailable
-from chalicelib.aws.heartbeats import HeartbeatsTable, Row
-from chalicelib.aws.instances import Instances
 from chalicelib.aws.ledger import Ledger
 from chalicelib.aws.ledger import event as line
 from chalicelib.aws.notebooks import NotebooksTable
-from chalicelib.aws.parameters import SlackAddresses
-from chalicelib.aws.topic import Topic
 from chalicelib.aws.users import UsersTable
 from chalicelib.aws.workflows import Workflows
-from chalicelib.commands import document_names
-from chalicelib.idle_words import hours as words
+from chalicelib.documents import document_names
 from chalicelib.log import carried, invocation, logger
 from chalicelib.model import LINK, ExtendRequest, Notebook, User
 from chalicelib.prices import catalogue
 from chalicelib.views import LaunchedView
 
 if TYPE_CHECKING:
-    # What only some of the functions and routes need, they import: a cold start of the others is shorter without it.
+    # What a launch does not need is imported by the functions that do: Lambda imports this module for each of them, and
+    # making a class of values takes half a millisecond of each cold start.
     from chalicelib import pages
     from chalicelib.actions import telling, visiting
+    from chalicelib.actions.starting import Starting
+    from chalicelib.aws.commands import Commands
+    from chalicelib.aws.heartbeats import HeartbeatsTable, Row
+    from chalicelib.aws.instances import Instances
 
 STAGE = deployment.stage(os.environ)
 # For people who come by a link: no token of the API, and every answer is a page.
@@ -124,21 +113,28 @@ def workflows() -> Workflows:
 
 
 def instances() -> Instances:
+    from chalicelib.aws.instances import Instances
+
     return Instances(clients.get("ec2"), STAGE)
 
 
 def commands() -> Commands:
+    from chalicelib.aws.commands import Commands
+
     return Commands(clients.get("ssm"), time.sleep)
 
 
 def messages() -> telling.Telling:
-    from chalicelib.actions import telling  # noqa: PLC0415
+    from chalicelib.actions import telling
+    from chalicelib.aws.topic import Topic
 
     topic = Topic(clients.get("sns"), settings().topic_arn)
     return telling.Telling(notebooks(), users(), topic, showing())
 
 
 def heartbeats() -> HeartbeatsTable:
+    from chalicelib.aws.heartbeats import HeartbeatsTable
+
     return HeartbeatsTable(clients.get("dynamodb"), settings().heartbeats_table, time.sleep)
 
 
@@ -152,15 +148,17 @@ def heartbeat_of(instance_id: str) -> Row | None:
 
 
 def showing() -> Showing:
-    return Showing(heartbeats(), catalogue(), settings())
+    return Showing(heartbeats, catalogue(), settings())
 
 
 def starting() -> Starting:
+    from chalicelib.actions.starting import Starting
+
     return Starting(notebooks(), users(), workflows(), settings(), time.sleep)
 
 
 def visits() -> visiting.Visits:
-    from chalicelib.actions import visiting  # noqa: PLC0415
+    from chalicelib.actions import visiting
 
     return visiting.Visits(
         notebooks=notebooks(),
@@ -239,20 +237,20 @@ def refusal_of(document: Mapping[str, object], headers: Mapping[str, Any], path:
     """A problem detail, or its words on a page where people come by links."""
     if path not in PAGES:
         return problem(document, headers)
-    from chalicelib import pages  # noqa: PLC0415
+    from chalicelib import pages
 
     page = pages.refusal(str(document["title"]), str(document["detail"]))
     return show_page(page, int(str(document["status"])), headers)
 
 
 def show_page(page: pages.Page, status: int = 200, headers: Mapping[str, Any] | None = None) -> Response:
-    from chalicelib import pages  # noqa: PLC0415
+    from chalicelib import pages
 
     return Response(page.html(), {**pages.HEADERS, **(headers or {})}, status)
 
 
 def see(location: str) -> Response:
-    from chalicelib import pages  # noqa: PLC0415
+    from chalicelib import pages
 
     return Response("", {**pages.HEADERS, "Location": location}, 303)
 
@@ -278,6 +276,10 @@ def request() -> Request:
 def user() -> User:
     found: User = request().context["nod_user"]
     return found
+
+
+def owned(notebook_id: str) -> Notebook:
+    return reading.owned(notebook_id, user(), notebooks())
 
 
 def raw_body() -> bytes:
@@ -343,7 +345,7 @@ def list_notebooks() -> Response:
 @app.route("/notebooks/{notebook_id}", methods=["GET"], content_types=[])
 @refusable
 def show_notebook(notebook_id: str) -> Response:
-    notebook = reading.owned(notebook_id, user(), notebooks())
+    notebook = owned(notebook_id)
     shown_ = asdict(showing().detail(notebook, user(), now()))
     if shown_["last_words"] is None:
         # As in the list, where nobody has any.
@@ -354,8 +356,10 @@ def show_notebook(notebook_id: str) -> Response:
 @app.route("/notebooks/{notebook_id}/events", methods=["GET"], content_types=[])
 @refusable
 def list_events(notebook_id: str) -> Response:
+    from chalicelib.actions import settling
+
     limit, cursor = query("limit"), query("next")
-    notebook = reading.owned(notebook_id, user(), notebooks())
+    notebook = owned(notebook_id)
     settling.settle(notebook, notebooks(), ledger())
     return answer(asdict(reading.events(notebook, limit=limit, cursor=cursor, ledger=ledger())), 200)
 
@@ -363,8 +367,10 @@ def list_events(notebook_id: str) -> Response:
 @app.route("/notebooks/{notebook_id}/stop", methods=["POST"], content_types=[])
 @refusable
 def stop_notebook(notebook_id: str) -> Response:
+    from chalicelib.actions import stopping
+
     notebook = stopping.stop(
-        reading.owned(notebook_id, user(), notebooks()),
+        owned(notebook_id),
         user().id,
         f"{user().name} stopped it",
         now=now(),
@@ -379,7 +385,7 @@ def stop_notebook(notebook_id: str) -> Response:
 @app.route("/notebooks/{notebook_id}/start", methods=["POST"], content_types=[])
 @refusable
 def start_notebook(notebook_id: str) -> Response:
-    notebook = starting().start(reading.owned(notebook_id, user(), notebooks()), now())
+    notebook = starting().start(owned(notebook_id), now())
     note(notebook, "start", user().id, f"{user().name} started it")
     return shown(notebook)
 
@@ -387,7 +393,10 @@ def start_notebook(notebook_id: str) -> Response:
 @app.route("/notebooks/{notebook_id}/extend", methods=["POST"], content_types=[])
 @refusable
 def extend_notebook(notebook_id: str) -> Response:
-    notebook = reading.owned(notebook_id, user(), notebooks())
+    from chalicelib.actions import extending
+    from chalicelib.idle_words import hours as words
+
+    notebook = owned(notebook_id)
     document = body.read_json(raw_body(), request().headers.get("content-type"))
     hours = ExtendRequest.from_json(document, user().max_extend_hours).hours
     notebook = extending.extend(notebook, hours, now=now(), notebooks=notebooks(), minute=settings().minute)
@@ -398,7 +407,9 @@ def extend_notebook(notebook_id: str) -> Response:
 @app.route("/notebooks/{notebook_id}/password", methods=["POST"], content_types=[])
 @refusable
 def reset_password(notebook_id: str) -> Response:
-    notebook = reading.owned(notebook_id, user(), notebooks())
+    from chalicelib.actions import resetting
+
+    notebook = owned(notebook_id)
     found = resetting.reset(
         body.read_json(raw_body(), request().headers.get("content-type"), may_be_absent=True),
         notebook,
@@ -415,7 +426,9 @@ def reset_password(notebook_id: str) -> Response:
 @app.route("/notebooks/{notebook_id}/link", methods=["POST"], content_types=[])
 @refusable
 def renew_link(notebook_id: str) -> Response:
-    notebook = reading.owned(notebook_id, user(), notebooks())
+    from chalicelib.actions import linking
+
+    notebook = owned(notebook_id)
     renewed = linking.renew(notebook, api_url(), now=now(), notebooks=notebooks())
     note(renewed, "link", user().id, f"{user().name} asked for a new link; the old ones ended")
     return shown(renewed)
@@ -424,6 +437,8 @@ def renew_link(notebook_id: str) -> Response:
 @app.route("/notebooks/{notebook_id}", methods=["DELETE"], content_types=[])
 @refusable
 def delete_notebook(notebook_id: str) -> Response:
+    from chalicelib.actions import deleting
+
     notebook = deleting.delete(
         notebook_id,
         query("confirm"),
@@ -450,7 +465,7 @@ def visit(notebook_id: str) -> Response:
 @app.route("/n/{notebook_id}/{action}", methods=["GET", "HEAD"], content_types=[])
 @refusable
 def ask(notebook_id: str, action: str) -> Response:
-    from chalicelib.actions import visiting  # noqa: PLC0415
+    from chalicelib.actions import visiting
 
     key, mail, done, led = query("k"), query("t"), query("d"), query("note")
     found = visits().ask(notebook_id, action, mail=mail, done=done, key=key, note=led, now=now())
@@ -460,7 +475,7 @@ def ask(notebook_id: str, action: str) -> Response:
 @app.route("/n/{notebook_id}/{action}", methods=["POST"], content_types=[])
 @refusable
 def act(notebook_id: str, action: str) -> Response:
-    from chalicelib.actions import visiting  # noqa: PLC0415
+    from chalicelib.actions import visiting
 
     done = visits().act(notebook_id, action, raw_body(), request().headers.get("content-type"), now())
     if isinstance(done, visiting.Act):
@@ -471,8 +486,7 @@ def act(notebook_id: str, action: str) -> Response:
 @app.route("/openapi.json", methods=["GET"], content_types=[])
 @refusable
 def describe_api() -> Response:
-    # Imported here: no other function needs it.
-    from chalicelib import openapi  # noqa: PLC0415
+    from chalicelib import openapi
 
     routes = [(method, path) for path, methods in ALLOWED.items() for method in methods]
     base = request().context.get("path", "").removesuffix("/openapi.json")
@@ -506,7 +520,7 @@ for path, methods in ALLOWED.items():
 @app.lambda_function()
 def look_for_command(event: dict[str, Any], _context: object) -> dict[str, object]:
     """Behind lost events: the result of a command, or CommandPending."""
-    from chalicelib.actions import answering  # noqa: PLC0415
+    from chalicelib.actions import answering
 
     return answering.look_for_command(event, STAGE, commands())
 
@@ -514,6 +528,8 @@ def look_for_command(event: dict[str, Any], _context: object) -> dict[str, objec
 @app.lambda_function()
 def explain_failure(event: dict[str, Any], _context: object) -> dict[str, object]:
     """Why a launch, start, stop or change of password failed, in words that a person can act on."""
+    from chalicelib.actions import explaining
+
     failure = explaining.explain(event, notebooks, users, catalogue(), settings().region, heartbeat_of)
     kind = event.get("workflow") or "launch"
     logger.info(f"{kind} failed", code=failure.code, reason=failure.message)
@@ -523,6 +539,9 @@ def explain_failure(event: dict[str, Any], _context: object) -> dict[str, object
 @app.lambda_function()
 def tell_owner(event: dict[str, Any], _context: object) -> dict[str, object]:
     """Publishes the link, the failure, or the end of a notebook."""
+    from chalicelib import figures
+    from chalicelib.actions import settling
+
     notebook_id, kind = str(event["id"]), str(event["kind"])
     # Read before: what fails after a message was published would have it published twice.
     notebook = notebooks().get(notebook_id)
@@ -553,7 +572,7 @@ def tell_owner(event: dict[str, Any], _context: object) -> dict[str, object]:
 )
 def on_command_event(event: Any) -> None:
     """A command on an instance has ended: answer the workflow that waits for it."""
-    from chalicelib.actions import answering  # noqa: PLC0415
+    from chalicelib.actions import answering
 
     done = answering.answer_command(event.detail, STAGE, commands(), workflows())
     logger.info("command ended", command=event.detail.get("command-id"), done=done)
@@ -568,7 +587,7 @@ def on_command_event(event: Any) -> None:
 )
 def on_instance_event(event: Any) -> None:
     """An instance runs, is off, or is lost: answer the workflow that waits for it, or begin the stop."""
-    from chalicelib.actions import answering  # noqa: PLC0415
+    from chalicelib.actions import answering
 
     answers = answering.InstanceEvents(
         notebooks(),
@@ -585,10 +604,9 @@ def on_instance_event(event: Any) -> None:
 @app.on_sns_message(topic=f"nod-{STAGE}-messages")
 def deliver_to_slack(event: Any) -> None:
     """A message of the topic to its Slack channels."""
-    from chalicelib.actions import telling  # noqa: PLC0415
-
-    # Imported here, by the one function that needs it: slack_sdk takes 200 ms.
-    from chalicelib.aws.slack import post  # noqa: PLC0415
+    from chalicelib.actions import telling
+    from chalicelib.aws.parameters import SlackAddresses
+    from chalicelib.aws.slack import post
 
     addresses, origin = SlackAddresses(clients.get("ssm"), STAGE), settings().slack_origin
     told = telling.deliver_to_slack(event.message, addresses, notebooks(), origin, post)
@@ -605,8 +623,7 @@ def check_confirmations(_event: Any) -> None:
 @app.schedule(Rate(5, unit=Rate.MINUTES))
 def sweep(event: Any) -> None:
     """Keeps, warns or stops what is due, and mends what a workflow left."""
-    # Imported here and below: no other function needs them.
-    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+    from concurrent.futures import ThreadPoolExecutor
 
     context = event.context
     with ThreadPoolExecutor(8) as threads:
@@ -622,7 +639,7 @@ def sweep(event: Any) -> None:
 @app.schedule(Rate(1, unit=Rate.HOURS))
 def reconcile(_event: Any) -> None:
     """Finds what has no owner: resources without a notebook, notebooks without a machine."""
-    from chalicelib.actions.parts import Parts  # noqa: PLC0415
+    from chalicelib.actions.parts import Parts
 
     parts = Parts()
     with as_unavailable("AWS"):
@@ -634,7 +651,7 @@ def reconcile(_event: Any) -> None:
 @app.schedule(Cron(0, 9, 1, "*", "?", "*"))
 def tell_disk_costs(_event: Any) -> None:
     """On the first of each month: what the disks of stopped notebooks cost."""
-    from chalicelib.actions.parts import Parts  # noqa: PLC0415
+    from chalicelib.actions.parts import Parts
 
     parts = Parts()
     with as_unavailable("AWS"):
@@ -644,7 +661,7 @@ def tell_disk_costs(_event: Any) -> None:
 
 
 def scheduled() -> Any:
-    from chalicelib.actions.scheduled import Scheduled  # noqa: PLC0415
+    from chalicelib.actions.scheduled import Scheduled
 
     return Scheduled(clients.get, settings(), messages(), now, time.sleep)
 

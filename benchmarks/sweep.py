@@ -92,7 +92,7 @@ class Bench:
             notebooks,
             users,
             Topic(clients["sns"], self.settings.topic_arn),
-            Showing(heartbeats, catalogue(), self.settings),
+            Showing(lambda: heartbeats, catalogue(), self.settings),
         )
         self.scheduled = Scheduled(clients.__getitem__, self.settings, telling, self.clock, self.clock.sleep)
         self.swept: Counter[str] = Counter()

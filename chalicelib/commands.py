@@ -8,17 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from chalicelib.documents import is_ours
+
 # Values of `Status` (ssm: CommandInvocationStatus, CommandStatus) after which nothing more comes.
 FINAL = frozenset({"Success", "Failed", "TimedOut", "Cancelled"})
-# The documents of instance/documents that the workflows send; the sweep's probe has nobody waiting.
-AWAITED = (
-    "prepare-instance",
-    "install-anaconda",
-    "configure-tls",
-    "start-monitor",
-    "configure-notebook",
-    "set-password",
-)
 # Codes after which it is not known what the document did before its end.
 UNSURE = frozenset({"no_result", "command_failed", "command_timed_out", "command_cancelled"})
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -109,16 +102,6 @@ def result_line(stdout: str) -> dict[str, object] | None:
         if isinstance(value, dict) and isinstance(value.get("ok"), bool):
             return value
     return None
-
-
-def document_names(stage: str) -> list[str]:
-    """Of this deployment's documents, those whose end a workflow waits for."""
-    return [f"nod-{stage}-{name}" for name in AWAITED]
-
-
-def is_ours(document: str, stage: str) -> bool:
-    """Whether the document is one of these. By its whole name: a stage `prod` would else take in a stage `prod-eu`."""
-    return document in document_names(stage)
 
 
 def newest(commands: list[Command], document: str, execution: str | None = None) -> Command | None:

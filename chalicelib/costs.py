@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
+from typing import NamedTuple
 
 from chalicelib import rows, times
 from chalicelib.model import Notebook
@@ -26,8 +27,7 @@ class Cost:
     so_far: float | None
 
 
-@dataclass(frozen=True)
-class _Span:
+class _Span(NamedTuple):
     type: str
     started: datetime
     ended: datetime

@@ -163,7 +163,7 @@ def _request_fields(allowed_types: Iterable[str] | None) -> dict[str, Field]:
     field_ = REQUEST_FIELDS["instance_type"]
     known = tuple(catalogue().types)
     choice = Choice(known, DEFAULT_TYPE, proposed=[type_ for type_ in known if type_ in mine])
-    return {**REQUEST_FIELDS, "instance_type": replace(field_, kind=choice)}
+    return {**REQUEST_FIELDS, "instance_type": field_._replace(kind=choice)}
 
 
 PASSWORD_FIELDS: dict[str, Field] = {name: REQUEST_FIELDS[name] for name in ("password", "password_hash")}

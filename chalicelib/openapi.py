@@ -9,12 +9,23 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 
 from chalicelib import VERSION, links, paging
 from chalicelib.body import FORM, JSON, MAX_BYTES
+from chalicelib.detail import NotebookDetail
+from chalicelib.events import EventList
 from chalicelib.model import MOST_EXTEND_HOURS, PASSWORD_FIELDS, REQUEST_FIELDS, STATES, STEP_STATES, extend_fields
 from chalicelib.pages import Note
 from chalicelib.problems import CONTENT_TYPE
 from chalicelib.schema import Field, Schema
 from chalicelib.tokens import IDEMPOTENCY_KEY
-from chalicelib.views import EventList, Health, LaunchedView, NotebookDetail, NotebookList, NotebookView, Step
+from chalicelib.views import LaunchedView, NotebookList, NotebookView, Step
+
+
+@dataclass(frozen=True)
+class Health:
+    """`status` is always `ok`: a deployment that cannot answer does not answer."""
+
+    status: str
+    version: str
+    stage: str
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from chalicelib.errors import FieldError, InvalidFields
 
@@ -14,8 +14,7 @@ EVENT_CURSOR = r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{3}
 """That of a notebook's events: when the last of the page was, and what tells it from others of its millisecond."""
 
 
-@dataclass(frozen=True)
-class Cursor:
+class Cursor(NamedTuple):
     """The last notebook of a page."""
 
     id: str

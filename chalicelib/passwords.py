@@ -64,7 +64,7 @@ def generate() -> str:
 
 def hashed(password: str) -> str:
     """The hash as Jupyter's `ServerApp.password` wants it: `argon2:$argon2id$…`. Takes some 30 ms and 19 MiB."""
-    # Imported here, for only this function of the Lambdas needs it, and it takes 50 ms.
+    # Imported here: few of the Lambdas' calls need it.
     from argon2 import PasswordHasher  # noqa: PLC0415
 
     hasher = PasswordHasher(time_cost=PASSES, memory_cost=MEMORY_KIB, parallelism=LANES)
@@ -76,8 +76,11 @@ def hashing(password: str) -> Callable[[], str]:
 
     argon2 lets go of Python's lock meanwhile, so that a cold start makes its clients in that time.
     """
-    # Imported here, as argon2 is.
+    # Imported here, as argon2 is; and argon2 not by the other thread, which at each file that it reads would wait 5 ms
+    # for Python's lock while this one is busy.
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
+    import argon2  # noqa: F401, PLC0415
 
     pool = ThreadPoolExecutor(1)
     future = pool.submit(hashed, password)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
+from typing import NamedTuple
 
 from chalicelib import times
 from chalicelib.errors import ChannelNotRegistered, FieldError, NotAllowed
@@ -45,8 +45,7 @@ DEAREST_STAND_IN = Decimal("1.5")
 SMALL_MEMORY_GIB = Decimal(2)
 
 
-@dataclass(frozen=True)
-class LaunchPlan:
+class LaunchPlan(NamedTuple):
     """Everything the workflow needs; `to_json` is its input, the same for the same record."""
 
     notebook: Notebook

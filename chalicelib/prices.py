@@ -6,18 +6,17 @@ prices.json names the source and date of each of its columns. A price that it do
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 # 365 days: AWS divides the price of a GiB-month by the hours of the month at hand (672 to 744).
 HOURS_PER_MONTH = Decimal(730)
 _PLACES = Decimal("0.00001")
 
 
-@dataclass(frozen=True)
-class InstanceType:
+class InstanceType(NamedTuple):
     """One EC2 instance type. `memory_gib` in GiB; `architecture` as EC2 spells it: `x86_64` or `arm64`."""
 
     name: str
@@ -36,15 +35,13 @@ class InstanceType:
         )
 
 
-@dataclass(frozen=True)
-class _Region:
+class _Region(NamedTuple):
     gp3_gib_month: Decimal
     ipv4_hour: Decimal
     instance_hour: dict[str, Decimal]
 
 
-@dataclass(frozen=True)
-class Catalogue:
+class Catalogue(NamedTuple):
     """Types and prices. All prices in `currency`, before tax."""
 
     currency: str

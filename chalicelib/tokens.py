@@ -8,8 +8,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from dataclasses import dataclass
-from typing import AnyStr
+from typing import AnyStr, NamedTuple
 
 IDEMPOTENCY_KEY = r"[\x21-\x7e]{1,255}"
 USER_NAME = r"[a-z][a-z0-9-]{0,31}"
@@ -18,8 +17,7 @@ _TOKEN = re.compile(rf"nod\.({USER_NAME})\.([A-Za-z0-9_-]{{43}})")
 _NOTEBOOK_ID = re.compile(r"nb-[0-9a-f]{20}")
 
 
-@dataclass(frozen=True)
-class Token:
+class Token(NamedTuple):
     """The two parts of a token: the user's id, and the `secret`, which never leaves the process."""
 
     user: str

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from chalicelib import rows, times
 from chalicelib.costs import Cost, cost, run_started
-from chalicelib.heartbeats import Space
-from chalicelib.idleness import Shown
 from chalicelib.model import STEPS, Failure, Notebook, ServerTrouble, Stop, User
 from chalicelib.plan import shown_state
 from chalicelib.prices import Catalogue
-from chalicelib.server_health import ServerHealth
+
+if TYPE_CHECKING:
+    # What is not ready has none of these, and a cold start that shows one (POST /notebooks) is shorter without them.
+    from chalicelib.heartbeats import Space
+    from chalicelib.idleness import Shown
+    from chalicelib.server_health import ServerHealth
 
 _RUNNING = frozenset({"launching", "ready", "stopping"})
 # Of a notebook that was aborted or deleted while it launched: none of its steps failed.
@@ -124,10 +128,8 @@ class NotebookView:
         told until it runs again, and how long it is held while that lies ahead.
         """
         down = notebook.state in ("stopped", "starting")
-        if notebook.state != "ready":
-            health = ServerHealth()
-        elif health is None:
-            health = ServerHealth(notebook.safe_mode, notebook.not_answering)
+        ready = notebook.state == "ready"
+        known = health or notebook
         return cls(
             id=notebook.id,
             owner=notebook.owner_called,
@@ -155,9 +157,9 @@ class NotebookView:
             hold_until=_ahead(notebook.hold_until, now),
             stopped_at=notebook.stopped_at if down else None,
             stop=_stop(notebook) if down or notebook.state == "stopping" else None,
-            safe_mode=Trouble.of(health.safe_mode),
-            not_answering=Trouble.of(health.not_answering),
-            left_out=list(health.left_out),
+            safe_mode=Trouble.of(known.safe_mode) if ready else None,
+            not_answering=Trouble.of(known.not_answering) if ready else None,
+            left_out=list(health.left_out) if ready and health else [],
             cost=cost(notebook, prices, region, now),
             notifications=[
                 Notification(channel, shown_state(channel, notebook.notifications[channel], owner))
@@ -165,19 +167,6 @@ class NotebookView:
             ],
             error=notebook.error,
         )
-
-
-@dataclass(frozen=True)
-class NotebookDetail(NotebookView):
-    """The answer to GET /notebooks/{id}: the notebook, and what only its owner is to read, if there is any."""
-
-    last_words: str | None = field(repr=False)
-    """The end of what its server wrote before it failed to start with its owner's configuration, or to answer."""
-
-    @classmethod
-    def of_view(cls, view: NotebookView, last_words: str | None) -> NotebookDetail:
-        """The notebook as `view` shows it, with the rest."""
-        return cls(**{entry.name: getattr(view, entry.name) for entry in fields(view)}, last_words=last_words)
 
 
 @dataclass(frozen=True)
@@ -201,40 +190,6 @@ class NotebookList:
     """One page, newest first. `next` goes into the next request; null at the end."""
 
     notebooks: list[NotebookView]
-    next: str | None
-
-
-@dataclass(frozen=True)
-class Health:
-    """`status` is always `ok`: a deployment that cannot answer does not answer."""
-
-    status: str
-    version: str
-    stage: str
-
-
-@dataclass(frozen=True)
-class Event:
-    """One decision about a notebook, or what someone did to it. `by`: a user, `link` (someone with the link),
-    `sweep`, `monitor` or `outside`.
-
-    `signals` are what it was decided by: `ages` of what was last active (seconds), `facts`, limits.
-    """
-
-    at: str
-    action: str
-    code: str
-    by: str | None
-    reason: str | None
-    stops_at: str | None
-    signals: dict[str, object]
-
-
-@dataclass(frozen=True)
-class EventList:
-    """One page, newest first. `next` goes into the next request; null at the end."""
-
-    events: list[Event]
     next: str | None
 
 

@@ -20,7 +20,7 @@ from deploy.errors import PackageError
 # Both run in a Python of their own: what is loaded already would hide what a function loads, and by what is interned
 # it even changes the bytes that come out.
 _LOADED = """
-import importlib, importlib.machinery, json, os, pathlib, sys
+import ast, importlib, importlib.machinery, json, os, pathlib, sys
 task, packages = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
 sys.dont_write_bytecode = True
 os.environ["NOD_STAGE"] = "package"
@@ -35,8 +35,16 @@ sys.meta_path.insert(0, Here)
 sys.path[:0] = [str(task)]
 sys.path.append(str(packages))
 importlib.import_module("app")
-for path in sorted((task / "chalicelib").rglob("*.py")):
+ours = [task / "app.py", *sorted((task / "chalicelib").rglob("*.py"))]
+for path in ours[1:]:
     importlib.import_module(".".join(path.relative_to(task).with_suffix("").parts).removesuffix(".__init__"))
+# What a function imports when it is called.
+for node in (node for path in ours for node in ast.walk(ast.parse(path.read_bytes()))):
+    if isinstance(node, ast.ImportFrom) and node.module:
+        importlib.import_module(node.module)
+    elif isinstance(node, ast.Import):
+        for alias in node.names:
+            importlib.import_module(alias.name)
 files = {getattr(module, "__file__", None) or "" for module in list(sys.modules.values())}
 names = {file.removeprefix(f"{root}/") for file in files for root in (task, packages) if file.startswith(f"{root}/")}
 print(json.dumps(sorted(name for name in names if name.endswith(".py") and (task / name).is_file())))

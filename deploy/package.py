@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parents[1]
 TEMPLATE, CODE, DEFINITIONS = "template.json", "deployment.zip", "statemachine"
 SOURCES = ("app.py", "requirements.txt", "chalicelib", ".chalice", "statemachine")
 # What wheels bring and no function reads: the pages of an API's documentation, the compilers of cffi (argon2 loads
-# _cffi_backend alone), tests, caches of another machine's Python.
+# _cffi_backend alone), slack_sdk under its former name, tests, caches of another machine's Python.
 UNUSED = re.compile(
-    r"(^|/)(tests|__pycache__|swagger_ui)/|\.pyc$|^cffi/|^cffi-[^/]+/|^pycparser/|^pycparser-[^/]+/|^setup\.py$"
+    r"(^|/)(tests|__pycache__|swagger_ui)/|\.pyc$|^cffi/|^cffi-[^/]+/|^pycparser/|^pycparser-[^/]+/|^slack/|^setup\.py$"
 )
 # A time of its own would make another hash of the same code, and so another deployment.
 EPOCH = (1980, 1, 1, 0, 0, 0)

@@ -14,6 +14,7 @@ from chalicelib.aws.instances import Instances
 from chalicelib.aws.ledger import event
 from chalicelib.aws.notebooks import NotebooksTable, Waiting
 from chalicelib.aws.workflows import Workflows
+from chalicelib.documents import is_ours
 from chalicelib.errors import CommandFailed, CommandPending, InstancePending, NodError, Unavailable
 from chalicelib.log import logger, note
 from chalicelib.model import Notebook
@@ -33,7 +34,7 @@ def answer_command(detail: Mapping[str, object], stage: str, sent: Commands, wor
     if command_id is None:
         return "ignored: not the end of a command of ours"
     command = sent.find(command_id)
-    if command is None or not commands.is_ours(command.document, stage):
+    if command is None or not is_ours(command.document, stage):
         return "ignored: not a command of ours"
     if command.execution is not None:
         note(notebook=executions.notebook_of(command.execution), execution=command.execution)
@@ -62,7 +63,7 @@ def look_for_command(event: Mapping[str, object], stage: str, sent: Commands) ->
     since = times.from_text(value if isinstance(value := event.get("since"), str) else None)
     if not isinstance(instance_id, str) or not isinstance(document, str) or since is None:
         raise NodError("The input has to hold instance_id, document and since (a time).")
-    if not commands.is_ours(document, stage):
+    if not is_ours(document, stage):
         document = f"nod-{stage}-{document}"
     run = event.get("run")
     command = commands.newest(sent.sent_to(instance_id, since), document, run if isinstance(run, str) else None)

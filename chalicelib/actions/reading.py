@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 from chalicelib import paging, tokens
 from chalicelib.actions.showing import Showing
@@ -14,7 +15,10 @@ from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.aws.users import UsersTable
 from chalicelib.errors import FieldError, InvalidFields, NotAuthenticated, NotFound
 from chalicelib.model import Notebook, User
-from chalicelib.views import Event, EventList, NotebookList
+from chalicelib.views import NotebookList
+
+if TYPE_CHECKING:
+    from chalicelib.events import EventList
 
 
 def authenticate(authorization: str | None, users: UsersTable) -> User:
@@ -53,6 +57,8 @@ def page(
 
 def events(notebook: Notebook, *, limit: str | None, cursor: str | None, ledger: Ledger) -> EventList:
     """One page of what was decided about a notebook. Raises InvalidFields."""
+    from chalicelib.events import Event, EventList  # noqa: PLC0415
+
     if cursor is not None and not re.fullmatch(paging.EVENT_CURSOR, cursor, re.ASCII):
         allowed = "the `next` of the page before"
         raise InvalidFields(f"next: Allowed: {allowed}.", [FieldError("next", "It is no cursor.", allowed)])

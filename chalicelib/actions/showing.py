@@ -3,21 +3,28 @@ heartbeat tells of their use."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING
 
-from chalicelib import links, server_health
+from chalicelib import links
 from chalicelib.aws.faults import as_unavailable
-from chalicelib.aws.heartbeats import HeartbeatsTable
 from chalicelib.errors import Unavailable
-from chalicelib.heartbeats import DueJob, Heartbeat
-from chalicelib.idleness import Policy, Run, Shown, decide, shown
 from chalicelib.log import logger
 from chalicelib.model import Notebook, User
 from chalicelib.prices import Catalogue
-from chalicelib.server_health import ServerHealth
 from chalicelib.settings import Settings
-from chalicelib.views import NotebookDetail, NotebookView
+from chalicelib.views import NotebookView
+
+if TYPE_CHECKING:
+    # Rules of notebooks that are ready, imported with the first of them: POST /notebooks, whose answer people wait for,
+    # has none.
+    from chalicelib.aws.heartbeats import HeartbeatsTable
+    from chalicelib.detail import NotebookDetail
+    from chalicelib.heartbeats import DueJob, Heartbeat
+    from chalicelib.idleness import Policy, Shown
+    from chalicelib.server_health import ServerHealth
 
 
 def job_key(job: DueJob) -> str:
@@ -26,13 +33,22 @@ def job_key(job: DueJob) -> str:
 
 
 class Showing:
-    """Takes the gateway it reads from."""
+    """Takes what makes the gateway it reads from, which only notebooks that are ready need."""
 
-    def __init__(self, heartbeats: HeartbeatsTable, prices: Catalogue, settings: Settings) -> None:
+    def __init__(self, heartbeats: Callable[[], HeartbeatsTable], prices: Catalogue, settings: Settings) -> None:
         self.prices = prices
         self.settings = settings
-        self._heartbeats = heartbeats
-        self._policy = Policy(minute=settings.minute)
+        self._make_heartbeats = heartbeats
+
+    @cached_property
+    def _heartbeats(self) -> HeartbeatsTable:
+        return self._make_heartbeats()
+
+    @cached_property
+    def _policy(self) -> Policy:
+        from chalicelib.idleness import Policy  # noqa: PLC0415
+
+        return Policy(minute=self.settings.minute)
 
     def one(self, notebook: Notebook, owner: User | None, now: datetime) -> NotebookView:
         """The view of one notebook. Without its `owner` there is no link."""
@@ -40,6 +56,8 @@ class Showing:
 
     def detail(self, notebook: Notebook, owner: User, now: datetime) -> NotebookDetail:
         """The view of one notebook for its owner alone."""
+        from chalicelib.detail import NotebookDetail  # noqa: PLC0415
+
         view, health = self._many([notebook], owner, now)[0]
         return NotebookDetail.of_view(view, health.last_words if health else None)
 
@@ -79,6 +97,8 @@ class Showing:
         """Why it stays or will stop, in the words of the decision. None while it does not run."""
         if notebook.state != "ready":
             return None
+        from chalicelib.idleness import Run, decide  # noqa: PLC0415
+
         return decide(Run.from_notebook(notebook), self._of([notebook]).get(notebook.id), self._policy, now).reason
 
     def untold_jobs(self, notebook: Notebook) -> tuple[DueJob, ...]:
@@ -109,9 +129,13 @@ class Showing:
     def _shown(self, notebook: Notebook, heartbeat: Heartbeat | None, now: datetime) -> Shown | None:
         if notebook.state != "ready":
             return None
+        from chalicelib.idleness import Run, shown  # noqa: PLC0415
+
         return shown(Run.from_notebook(notebook), heartbeat, self._policy, now)
 
     def _health(self, notebook: Notebook, heartbeat: Heartbeat | None, now: datetime) -> ServerHealth | None:
         if notebook.state != "ready":
             return None
+        from chalicelib import server_health  # noqa: PLC0415
+
         return server_health.health(notebook, heartbeat, self._policy, now)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple
 
 from chalicelib import rows, times
 from chalicelib.aws import writes
@@ -45,8 +44,7 @@ class Started(Enum):
     CONFLICT = "another transaction had the rows; try again"
 
 
-@dataclass(frozen=True)
-class Waiting:
+class Waiting(NamedTuple):
     """What the index by instance id holds."""
 
     id: str

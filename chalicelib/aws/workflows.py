@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 from chalicelib.aws.faults import as_unavailable
 from chalicelib.log import note
@@ -15,8 +14,7 @@ from chalicelib.log import note
 _LATE = ("TaskTimedOut", "TaskDoesNotExist", "InvalidToken")
 
 
-@dataclass(frozen=True)
-class Execution:
+class Execution(NamedTuple):
     """An execution's `status` (`RUNNING`, `SUCCEEDED`, `FAILED` and so on), and why it failed."""
 
     name: str

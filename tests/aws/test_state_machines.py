@@ -10,7 +10,7 @@ import botocore.session
 import pytest
 from botocore.model import ListShape, MapShape, Shape, StructureShape
 
-from chalicelib.commands import AWAITED
+from chalicelib.documents import AWAITED
 from instance.build import documents
 from local.aws import beans
 from tests.aws.workflows import NAMES, State, definition, placeholders, states, substitutions

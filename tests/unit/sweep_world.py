@@ -154,7 +154,7 @@ class World:
             NotebooksTable(dynamodb, self.settings.notebooks_table, self.settings.users_table),
             users,
             Topic(self.client("sns"), self.settings.topic_arn),
-            Showing(heartbeats, catalogue(), self.settings),
+            Showing(lambda: heartbeats, catalogue(), self.settings),
         )
 
     def client(self, service: str) -> Any:

@@ -16,6 +16,7 @@ import pytest
 from chalice.app import EventSourceHandler
 from chalice.test import Client
 
+from chalicelib.actions import explaining
 from chalicelib.aws.slack import post
 from chalicelib.aws.topic import Topic
 from chalicelib.errors import CommandPending, DeliveryFailed
@@ -493,7 +494,7 @@ def test_functions_side_by_side_do_not_name_each_others(
     """As on the local cloud: threads of one process."""
     many = [f"nb-{number:020x}" for number in range(8)]
     together = threading.Barrier(len(many), timeout=30)
-    explain = deployed.app.explaining.explain
+    explain = explaining.explain
 
     def explained(event: dict[str, Any], *rest: Any) -> Any:
         for step in range(5):
@@ -501,7 +502,7 @@ def test_functions_side_by_side_do_not_name_each_others(
             logger.info("step", mine=event["id"], number=step)
         return explain(event, *rest)
 
-    monkeypatch.setattr(deployed.app.explaining, "explain", explained)
+    monkeypatch.setattr(explaining, "explain", explained)
 
     def invoke(notebook: str) -> None:
         event = {"id": notebook, "run": f"{notebook}-start-1", "execution": {}}
