@@ -37,6 +37,8 @@ COOKIE_SECRET = Path("/var/lib/nod-notebook/cookie_secret")
 PORT = 8888
 # Where it cannot be read and written, the server has the root of the file system for a home.
 NO_HOME = "/"
+# For kernels and terminals, before the system's. Not in the unit, whose commands of root would look there too.
+PROGRAMS = ("/opt/anaconda3/bin", f"{HOME}/.local/bin")
 # No file of Jupyter's configuration is larger; what is (a device, say) would fill the memory.
 MOST_CONFIGURATION = 4 * 1024 * 1024
 MOST_FILES = 1000
@@ -251,6 +253,7 @@ def make_folders(*, safe: bool) -> None:
     """The folders of this start, and the environment that names them while it starts."""
     for name in [name for name in os.environ if name.startswith(("JUPYTER", "PYTHON"))]:
         del os.environ[name]
+    os.environ["PATH"] = os.pathsep.join([*PROGRAMS, os.environ.get("PATH", os.defpath)])
     os.environ["JUPYTER_RUNTIME_DIR"] = str(own_folder(RUN / "runtime"))
     if not safe:
         # A file that raises is no file to go on without in silence.

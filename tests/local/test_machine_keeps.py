@@ -369,6 +369,35 @@ def test_root_follows_no_link_of_the_notebooks_user(machine: Machine) -> None:
     assert shell(machine, "ls /run/nod-jupyter/runtime | grep ^jpserver-")
 
 
+PLANT = """
+mkdir -p ~jupyter/.local/bin; cd ~jupyter/.local/bin
+for name in bash cat chmod chown df env find id install journalctl mkdir mount mountpoint python3 rm sh stat tail tr; do
+    printf '#!/bin/sh\\n/usr/bin/id -u >>/home/jupyter/ran\\nexec /usr/bin/%s "$@"\\n' $name >$name
+    chmod 0755 $name
+done
+"""
+
+
+def test_root_runs_no_program_of_the_notebooks_user(machine: Machine, page: Callable[..., Any]) -> None:
+    """Before and after each start of the server, root runs scripts of ours in the server's environment."""
+    until_it_answers(machine)
+    machine.write_file("/run/plant.sh", PLANT.encode(), 0o755)
+    shell(machine, f"{AS_USER} /run/plant.sh")
+    try:
+        shell(machine, "systemctl restart jupyter.service")
+        until_it_answers(machine)
+        (kernel,) = page({"do": "kernel"})
+        code = "import os; open('path', 'w').write(os.environ['PATH']); os.system('df >/dev/null')"
+        page({"do": "run", "kernel": kernel, "code": code, "until": "idle"})
+        page({"do": "ask", "method": "DELETE", "path": f"/api/kernels/{kernel}"})
+        first = shell(machine, "cat /home/jupyter/path").split(":")[:2]
+        ran = set(shell(machine, "cat /home/jupyter/ran").split())
+    finally:
+        shell(machine, "rm -rf /home/jupyter/.local/bin /home/jupyter/ran /home/jupyter/path")
+    assert first == ["/opt/anaconda3/bin", "/home/jupyter/.local/bin"]
+    assert ran == {shell(machine, "id -u jupyter")}
+
+
 def test_a_folder_for_everybody_in_run_gets_a_limit(machine: Machine) -> None:
     """As screen makes one."""
     shell(machine, "mkdir -m 1777 /run/screen; systemctl restart nod-runtime.service")
