@@ -154,7 +154,7 @@ def test_a_device_for_a_configuration_is_found(tmp_path: Path) -> None:
     assert notebook.unreadable_configuration(tmp_path) is not None
 
 
-@pytest.mark.parametrize("what", ["folder", "pipe", "empty", "missing", "whole"])
+@pytest.mark.parametrize("what", ["folder", "pipe", "empty", "huge", "missing", "whole"])
 def test_the_key_of_the_cookies_is_used_or_made_whatever_lies_in_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -165,6 +165,9 @@ def test_the_key_of_the_cookies_is_used_or_made_whatever_lies_in_its_place(
         secret.mkdir()
     elif what == "pipe":
         os.mkfifo(secret)
+    elif what == "huge":
+        secret.touch()
+        os.truncate(secret, 1 << 40)
     elif what != "missing":
         secret.write_bytes(b"x" * (64 if what == "whole" else 0))
     found = notebook.cookie_secret_file()
@@ -182,6 +185,8 @@ def test_a_data_folder_that_cannot_be_used_is_not_needed(tmp_path: Path) -> None
     assert not notebook.signatures_are_usable(data)
     (data / "notebook_secret").write_text("secret")
     assert notebook.signatures_are_usable(data)
+    os.truncate(data / "notebook_secret", 1 << 40)
+    assert not notebook.signatures_are_usable(data)
     (data / "notebook_secret").unlink()
     os.mkfifo(data / "notebook_secret")
     assert not notebook.signatures_are_usable(data)
