@@ -119,6 +119,21 @@ def test_each_cause_that_the_server_tells_has_a_status_of_its_own() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "mark",
+    ["", "{", "[" * 1024, "1", '{"invocation": "one"}', '{"invocation": "one", "at": null}']
+    + [f'{{"invocation": "one", "at": {at}}}' for at in ("-1", "NaN", "1e999", "9" * 900)],
+)
+def test_what_the_notebooks_user_wrote_over_the_servers_mark_is_no_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> None:
+    monkeypatch.setattr(safe_mode, "READY", tmp_path / "ready.json")
+    (tmp_path / "ready.json").write_text(mark)
+    assert safe_mode._served("one", 10.0, State(changed=5.0)) is None
+    (tmp_path / "ready.json").write_text('{"invocation": "one", "at": 7.0}')
+    assert safe_mode._served("one", 10.0, State(changed=5.0)) == 3.0
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"mode": "safe", "nonsense": 1}', "1"])
 def test_a_state_that_cannot_be_read_is_a_new_one_or_what_can_be_read(text: str) -> None:
     assert isinstance(safe_mode.read_state(text), State)
