@@ -60,7 +60,8 @@ def left_behind(processes: list[Process], server: int) -> list[Process]:
 def parse(pid: int, stat: bytes, status: bytes, environment: bytes, command: bytes) -> Process:
     """A process from its files in /proc (proc(5)). ValueError, IndexError or StopIteration for what is none."""
     fields = stat[stat.rindex(b")") + 2 :].split()
-    ignored = next(line.split()[1] for line in status.splitlines() if line.startswith(b"SigIgn:"))
+    # A process may have another end of a line in its name, which stands there too.
+    ignored = next(line.split()[1] for line in status.split(b"\n") if line.startswith(b"SigIgn:"))
     parent = next((each[15:] for each in environment.split(b"\0") if each.startswith(b"JPY_PARENT_PID=")), b"")
     names = (word.rpartition(b"/")[2] for word in command.split(b"\0"))
     return Process(
@@ -80,7 +81,7 @@ def read(uid: int, proc: Path = Path("/proc"), cgroup: str | None = None) -> Ite
             continue
         try:
             status = (folder / "status").read_bytes()
-            owner = next(line.split()[1] for line in status.splitlines() if line.startswith(b"Uid:"))
+            owner = next(line.split()[1] for line in status.split(b"\n") if line.startswith(b"Uid:"))
             stat = (folder / "stat").read_bytes()
             if int(owner) != uid or stat[stat.rindex(b")") + 2 :][:1] in b"ZX":
                 continue

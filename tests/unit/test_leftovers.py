@@ -14,6 +14,7 @@ import pytest
 
 from instance.files import leftovers, replace_file
 from instance.files.leftovers import Process, left_behind
+from instance.files.processes import Processes
 
 SERVER = 100
 
@@ -57,6 +58,20 @@ def test_a_process_is_read_as_linux_shows_it() -> None:
     command = b"/opt/anaconda3/bin/python\0-m\0ipykernel_launcher\0-f\0/run/nod-jupyter/runtime/kernel-5f-1.json\0"
     assert leftovers.parse(7, stat_, status, environment, command) == Process(7, 4242, 5, True, 100, True)
     assert leftovers.parse(7, stat_, status, b"", b"sh\0") == Process(7, 4242, 5, True, 0, False)
+
+
+@pytest.mark.parametrize("name", [b"a\rUid:\t77", b"a\rUid:\tx", b"a\rSigIgn:\t1"])
+def test_a_process_is_the_users_whatever_it_calls_itself(name: bytes) -> None:
+    """Of what is in a process's name, Linux masks a new line in /proc/PID/status, and no other end of a line."""
+    script = f"import ctypes, sys; ctypes.CDLL(None).prctl(15, {name!r}); print(1, flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as its:
+        assert its.stdout is not None
+        assert its.stdout.readline() == b"1\n"
+        found = [each for each in leftovers.read(os.getuid()) if each.pid == its.pid]
+        uid = Processes()._uid(its.pid)
+        its.kill()
+    assert [each.ignores_hangup for each in found] == [False]
+    assert uid == os.getuid()
 
 
 @pytest.fixture
