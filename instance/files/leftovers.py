@@ -12,6 +12,7 @@ With --all it ends every process of the notebook's user: the machine is stopping
 
 import os
 import pwd
+import re
 import signal
 import sys
 import time
@@ -22,6 +23,8 @@ from typing import NamedTuple
 USER = "jupyter"
 # Written by systemd as root when the server started.
 SERVER_PID = Path("/run/nod/jupyter.pid")
+# As the server names it; other files may begin and end so, too.
+CONNECTION_FILE = re.compile(rb"kernel-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
 TERM_SECONDS = 2.0
 ALL_TERM_SECONDS = 8.0
 KILL_SECONDS = 2.0
@@ -70,7 +73,7 @@ def parse(pid: int, stat: bytes, status: bytes, environment: bytes, command: byt
         int(fields[3]),
         bool(int(ignored, 16) & SIGHUP_BIT),
         int(parent) if parent.isdigit() else 0,
-        any(name.startswith(b"kernel-") and name.endswith(b".json") for name in names),
+        any(map(CONNECTION_FILE.fullmatch, names)),
     )
 
 

@@ -55,9 +55,13 @@ def test_a_process_is_read_as_linux_shows_it() -> None:
     stat_ = b"7 (a) b (c) S 1 7 5 0 -1 " + b"0 " * 13 + b"4242 " + b"0 " * 30
     status = b"Name:\ta\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n"
     environment = b"HOME=/home/jupyter\0JPY_PARENT_PID=100\0"
-    command = b"/opt/anaconda3/bin/python\0-m\0ipykernel_launcher\0-f\0/run/nod-jupyter/runtime/kernel-5f-1.json\0"
+    command = b"/opt/anaconda3/bin/python\0-m\0ipykernel_launcher\0-f\0/run/nod-jupyter/runtime/"
+    command += b"kernel-8c5ac2c6-6a0f-4f0c-9a4c-3c1b0e5d7f21.json\0"
     assert leftovers.parse(7, stat_, status, environment, command) == Process(7, 4242, 5, True, 100, True)
     assert leftovers.parse(7, stat_, status, b"", b"sh\0") == Process(7, 4242, 5, True, 0, False)
+    # A job that a cell detached has the kernel's environment, and may read a file with such a name.
+    job = b"python\0train.py\0kernel-svm.json\0"
+    assert leftovers.parse(7, stat_, status, environment, job) == Process(7, 4242, 5, True, 100, False)
 
 
 @pytest.mark.parametrize("name", [b"a\rUid:\t77", b"a\rUid:\tx", b"a\rSigIgn:\t1"])
