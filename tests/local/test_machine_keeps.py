@@ -159,6 +159,12 @@ def test_a_busy_kernel_outlives_a_replaced_libc(machine: Machine, page: Callable
     page({"do": "ask", "method": "DELETE", "path": f"/api/kernels/{kernel}"})
 
 
+def test_needrestart_does_not_look_into_what_people_run(machine: Machine) -> None:
+    said = shell(machine, "needrestart -v -v -b -r l -u NeedRestart::UI::stdio 2>&1")
+    assert "NEEDRESTART-VER" in said
+    assert "NeedRestart::Interp" not in said
+
+
 def test_upgrades_reboot_no_machine_by_themselves(machine: Machine) -> None:
     machine.write_file("/etc/apt/apt.conf.d/52own", b'Unattended-Upgrade::Automatic-Reboot "true";\n', 0o644)
     assert shell(machine, "apt-config shell R Unattended-Upgrade::Automatic-Reboot") == "R='false'"
@@ -178,6 +184,15 @@ def test_the_metadata_service_stays_closed_when_the_firewall_is_set_anew(machine
         assert "inet nod_imds" in tables, verb
         assert "inet nod_traffic" in tables, verb
     assert main_pid(machine) == pid
+
+
+def test_a_launch_that_was_cut_off_before_there_was_a_home_makes_one(machine: Machine) -> None:
+    shell(machine, "mv /home/jupyter /home/away")
+    try:
+        assert execute(machine, "prepare-instance")["ok"]
+        assert shell(machine, "stat -c '%U %G %a' /home/jupyter") == "jupyter jupyter 750"
+    finally:
+        shell(machine, "rmdir /home/jupyter; mv /home/away /home/jupyter")
 
 
 # --- detached jobs ---
