@@ -140,6 +140,13 @@ def test_the_agents_refresh_is_held_before_anything_else(machine: Machine) -> No
     assert then.split(" ", 1)[1] == "cloud-init status --wait"
 
 
+def test_needrestart_does_not_look_into_what_people_run(machine: Machine) -> None:
+    """What uses a library that was replaced is looked at for its name alone: this comes before there is any."""
+    said = shell(machine, "needrestart -v -v -b -r l -u NeedRestart::UI::stdio 2>&1")
+    assert "NEEDRESTART-VER" in said
+    assert "NeedRestart::Interp" not in said
+
+
 def test_a_busy_kernel_outlives_a_replaced_libc(machine: Machine, page: Callable[..., Any]) -> None:
     """With apt's own hook. What has no work of people's to lose is restarted as Ubuntu does it."""
     (kernel,) = page({"do": "kernel"})
@@ -157,12 +164,6 @@ def test_a_busy_kernel_outlives_a_replaced_libc(machine: Machine, page: Callable
     (found,) = page({"do": "ask", "method": "GET", "path": f"/api/kernels/{kernel}"})
     assert found["execution_state"] == "busy"
     page({"do": "ask", "method": "DELETE", "path": f"/api/kernels/{kernel}"})
-
-
-def test_needrestart_does_not_look_into_what_people_run(machine: Machine) -> None:
-    said = shell(machine, "needrestart -v -v -b -r l -u NeedRestart::UI::stdio 2>&1")
-    assert "NEEDRESTART-VER" in said
-    assert "NeedRestart::Interp" not in said
 
 
 def test_upgrades_reboot_no_machine_by_themselves(machine: Machine) -> None:
