@@ -30,7 +30,7 @@ def group(pgid: int, proc: Path = Path("/proc")) -> dict[int, bool]:
             stat = (folder / "stat").read_bytes()
             if int(stat[stat.rindex(b")") + 2 :].split()[2]) != pgid:
                 continue
-            lines = (folder / "status").read_bytes().splitlines()
+            lines = (folder / "status").read_bytes().split(b"\n")
             ignored = next(line.split()[1] for line in lines if line.startswith(b"SigIgn:"))
             found[int(folder.name)] = bool(int(ignored, 16) & SIGHUP_BIT)
     return found

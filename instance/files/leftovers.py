@@ -12,6 +12,7 @@ With --all it ends every process of the notebook's user: the machine is stopping
 
 import os
 import pwd
+import re
 import signal
 import sys
 import time
@@ -22,6 +23,8 @@ from typing import NamedTuple
 USER = "jupyter"
 # Written by systemd as root when the server started.
 SERVER_PID = Path("/run/nod/jupyter.pid")
+# As the server names it; other files may begin and end so, too.
+CONNECTION_FILE = re.compile(rb"kernel-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}\.json")
 TERM_SECONDS = 2.0
 ALL_TERM_SECONDS = 8.0
 KILL_SECONDS = 2.0
@@ -60,7 +63,8 @@ def left_behind(processes: list[Process], server: int) -> list[Process]:
 def parse(pid: int, stat: bytes, status: bytes, environment: bytes, command: bytes) -> Process:
     """A process from its files in /proc (proc(5)). ValueError, IndexError or StopIteration for what is none."""
     fields = stat[stat.rindex(b")") + 2 :].split()
-    ignored = next(line.split()[1] for line in status.splitlines() if line.startswith(b"SigIgn:"))
+    # A process may have another end of a line in its name, which stands there too.
+    ignored = next(line.split()[1] for line in status.split(b"\n") if line.startswith(b"SigIgn:"))
     parent = next((each[15:] for each in environment.split(b"\0") if each.startswith(b"JPY_PARENT_PID=")), b"")
     names = (word.rpartition(b"/")[2] for word in command.split(b"\0"))
     return Process(
@@ -69,7 +73,7 @@ def parse(pid: int, stat: bytes, status: bytes, environment: bytes, command: byt
         int(fields[3]),
         bool(int(ignored, 16) & SIGHUP_BIT),
         int(parent) if parent.isdigit() else 0,
-        any(name.startswith(b"kernel-") and name.endswith(b".json") for name in names),
+        any(map(CONNECTION_FILE.fullmatch, names)),
     )
 
 
@@ -80,7 +84,7 @@ def read(uid: int, proc: Path = Path("/proc"), cgroup: str | None = None) -> Ite
             continue
         try:
             status = (folder / "status").read_bytes()
-            owner = next(line.split()[1] for line in status.splitlines() if line.startswith(b"Uid:"))
+            owner = next(line.split()[1] for line in status.split(b"\n") if line.startswith(b"Uid:"))
             stat = (folder / "stat").read_bytes()
             if int(owner) != uid or stat[stat.rindex(b")") + 2 :][:1] in b"ZX":
                 continue

@@ -37,7 +37,7 @@ COUNTED = re.compile(rb"counter (?:sent|received) \{\s*packets \d+ bytes (\d+)")
 TRAFFIC_SECONDS = 15.0
 HOME = "/home/jupyter"
 # A program of its own, which can be ended: the user may have put a file system there that never answers.
-SPACE_QUESTION = ("/usr/bin/stat", "--file-system", "--format=%a %b %S", HOME)
+SPACE_QUESTION = ("/usr/bin/stat", "--file-system", "--format=%a %b %S %d %c", HOME)
 MIB = 1024 * 1024
 GPU = "/dev/nvidia0"
 GPU_SECONDS = 30.0
@@ -170,12 +170,13 @@ def home_space() -> Space | None:
 
 
 def parse_space(answer: bytes | None) -> Space | None:
-    """Space from what `stat` printed: free blocks, all blocks, bytes in a block. None for anything else."""
+    """Space from what `stat` printed: free blocks, all blocks, bytes in a block, free inodes, all inodes. None for
+    anything else. Where there are inodes and none is free, no file can be made: there is no room."""
     words = (answer or b"").split()
-    if len(words) != 3 or not all(word.isdigit() for word in words):
+    if len(words) != 5 or not all(word.isdigit() for word in words):
         return None
-    free, blocks, size = map(int, words)
-    return Space(free * size // MIB, blocks * size // MIB)
+    free, blocks, size, free_inodes, inodes = map(int, words)
+    return Space(free * size // MIB if free_inodes or not inodes else 0, blocks * size // MIB)
 
 
 class Traffic:

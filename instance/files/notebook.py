@@ -37,9 +37,13 @@ COOKIE_SECRET = Path("/var/lib/nod-notebook/cookie_secret")
 PORT = 8888
 # Where it cannot be read and written, the server has the root of the file system for a home.
 NO_HOME = "/"
+# For kernels and terminals, before the system's. Not in the unit, whose commands of root would look there too.
+PROGRAMS = ("/opt/anaconda3/bin", f"{HOME}/.local/bin")
 # No file of Jupyter's configuration is larger; what is (a device, say) would fill the memory.
 MOST_CONFIGURATION = 4 * 1024 * 1024
 MOST_FILES = 1000
+# Jupyter's own have 32 and 1024 bytes, and it reads all that is there.
+MOST_SECRET = 65536
 # What traitlets raises for a setting or a file that it cannot take.
 _OF_THE_CONFIGURATION = {"TraitError", "ArgumentError", "JSONDecodeError"}
 
@@ -112,7 +116,7 @@ def cookie_secret_file() -> Path:
     """Where the key of the login cookies is, or can be made: its owner may have put anything there."""
     try:
         found = COOKIE_SECRET.lstat()
-        if stat.S_ISREG(found.st_mode) and found.st_size >= 32 and os.access(COOKIE_SECRET, os.R_OK):
+        if stat.S_ISREG(found.st_mode) and 32 <= found.st_size <= MOST_SECRET and os.access(COOKIE_SECRET, os.R_OK):
             return COOKIE_SECRET
         COOKIE_SECRET.unlink()
     except FileNotFoundError:
@@ -127,7 +131,7 @@ def signatures_are_usable(data: Path) -> bool:
     secret = data / "notebook_secret"
     try:
         if secret.exists():
-            return secret.is_file() and os.access(secret, os.R_OK) and secret.stat().st_size > 0
+            return secret.is_file() and os.access(secret, os.R_OK) and 0 < secret.stat().st_size <= MOST_SECRET
         return data.is_dir() and os.access(data, os.W_OK | os.X_OK) and _has_room(data)
     except OSError:
         return False
@@ -251,6 +255,7 @@ def make_folders(*, safe: bool) -> None:
     """The folders of this start, and the environment that names them while it starts."""
     for name in [name for name in os.environ if name.startswith(("JUPYTER", "PYTHON"))]:
         del os.environ[name]
+    os.environ["PATH"] = os.pathsep.join([*PROGRAMS, os.environ.get("PATH", os.defpath)])
     os.environ["JUPYTER_RUNTIME_DIR"] = str(own_folder(RUN / "runtime"))
     if not safe:
         # A file that raises is no file to go on without in silence.

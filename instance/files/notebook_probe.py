@@ -57,8 +57,8 @@ def ask(address: tuple[str, int] = NOTEBOOK, timeout: float = 5.0, key: Path = K
                         "Connection: close\r\n\r\n".encode()
                     )
                     # Each part has its own timeout: a server that dribbles would otherwise hold us for ever.
-                    while len(answer) < MOST_BYTES:
-                        connection.settimeout(max(0.01, deadline - time.monotonic()))
+                    while len(answer) < MOST_BYTES and (left := deadline - time.monotonic()) > 0:
+                        connection.settimeout(left)
                         part = connection.recv(MOST_BYTES)
                         if not part:
                             break

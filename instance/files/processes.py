@@ -302,7 +302,8 @@ class Processes:
 
     def _uid(self, pid: int) -> int | None:
         """The real user: the owner of the folder is root where a process may not be dumped."""
-        for line in self._read(f"{pid}/status").splitlines():
+        # A process may have another end of a line in its name, which stands there too.
+        for line in self._read(f"{pid}/status").split(b"\n"):
             if line.startswith(b"Uid:"):
                 return int(line.split()[1])
         return None

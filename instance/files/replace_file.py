@@ -39,6 +39,8 @@ def replace(target: Path, content: bytes, mode: int, group: str | int, spares: P
     if not (keeps and target.exists() and _exchange(spare, target)):
         spare.replace(target)
     if keeps:
+        # On the disk before the old content is overwritten: after a power cut the old file may be the target again.
+        _sync(target.parent)
         _reserve(spare, len(content))
 
 
@@ -53,6 +55,14 @@ def _exchange(one: Path, other: Path) -> bool:
     library = ctypes.CDLL(None, use_errno=True)
     call = getattr(library, "renameat2", None)
     return call is not None and call(AT_FDCWD, bytes(one), AT_FDCWD, bytes(other), EXCHANGE) == 0
+
+
+def _sync(folder: Path) -> None:
+    file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(file)
+    finally:
+        os.close(file)
 
 
 def _reserve(spare: Path, length: int) -> None:

@@ -178,7 +178,7 @@ def _write(path: Path, text: str, *, secret: bool = False) -> None:
 def _served(invocation: str, now: float, state: State) -> float | None:
     """For how long the server of this start has served, in seconds. It says so itself in a file of its own; where that
     cannot be read, one that lived on after it should have ended itself served."""
-    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError):
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
         descriptor = os.open(READY, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         with os.fdopen(descriptor, "rb") as file:
             mark: Any = json.loads(file.read(1024))

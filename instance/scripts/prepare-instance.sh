@@ -36,8 +36,8 @@ fi
 [ "$(id -u jupyter)" != 0 ] || fail unsupported_system "The image has a user jupyter with uid 0: use another image."
 # An image may bring the user along, in groups that lead to root (sudo, docker, lxd).
 usermod --groups "" --lock jupyter
-chown jupyter:jupyter /home/jupyter
-chmod 0750 /home/jupyter
+# Made here where a machine that was cut off has the user and no home yet.
+install -d -m 0750 -o jupyter -g jupyter /home/jupyter
 if command -v sudo >/dev/null && runuser -u jupyter -- sudo -n -l >/dev/null 2>&1; then
     fail unsupported_system "The image lets the user jupyter use sudo: remove that rule from /etc/sudoers.d."
 fi

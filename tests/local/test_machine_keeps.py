@@ -140,6 +140,13 @@ def test_the_agents_refresh_is_held_before_anything_else(machine: Machine) -> No
     assert then.split(" ", 1)[1] == "cloud-init status --wait"
 
 
+def test_needrestart_does_not_look_into_what_people_run(machine: Machine) -> None:
+    """What uses a library that was replaced is looked at for its name alone: this comes before there is any."""
+    said = shell(machine, "needrestart -v -v -b -r l -u NeedRestart::UI::stdio 2>&1")
+    assert "NEEDRESTART-VER" in said
+    assert "NeedRestart::Interp" not in said
+
+
 def test_a_busy_kernel_outlives_a_replaced_libc(machine: Machine, page: Callable[..., Any]) -> None:
     """With apt's own hook. What has no work of people's to lose is restarted as Ubuntu does it."""
     (kernel,) = page({"do": "kernel"})
@@ -178,6 +185,15 @@ def test_the_metadata_service_stays_closed_when_the_firewall_is_set_anew(machine
         assert "inet nod_imds" in tables, verb
         assert "inet nod_traffic" in tables, verb
     assert main_pid(machine) == pid
+
+
+def test_a_launch_that_was_cut_off_before_there_was_a_home_makes_one(machine: Machine) -> None:
+    shell(machine, "mv /home/jupyter /home/away")
+    try:
+        assert execute(machine, "prepare-instance")["ok"]
+        assert shell(machine, "stat -c '%U %G %a' /home/jupyter") == "jupyter jupyter 750"
+    finally:
+        shell(machine, "rmdir /home/jupyter; mv /home/away /home/jupyter")
 
 
 # --- detached jobs ---
@@ -367,6 +383,35 @@ def test_root_follows_no_link_of_the_notebooks_user(machine: Machine) -> None:
     assert shell(machine, "stat -c '%U %a' /opt/nod") == before == "root 755"
     assert shell(machine, "stat -c '%F %U %a' /run/nod-jupyter/runtime") == "directory jupyter 700"
     assert shell(machine, "ls /run/nod-jupyter/runtime | grep ^jpserver-")
+
+
+PLANT = """
+mkdir -p ~jupyter/.local/bin; cd ~jupyter/.local/bin
+for name in bash cat chmod chown df env find id install journalctl mkdir mount mountpoint python3 rm sh stat tail tr; do
+    printf '#!/bin/sh\\n/usr/bin/id -u >>/home/jupyter/ran\\nexec /usr/bin/%s "$@"\\n' $name >$name
+    chmod 0755 $name
+done
+"""
+
+
+def test_root_runs_no_program_of_the_notebooks_user(machine: Machine, page: Callable[..., Any]) -> None:
+    """Before and after each start of the server, root runs scripts of ours in the server's environment."""
+    until_it_answers(machine)
+    machine.write_file("/run/plant.sh", PLANT.encode(), 0o755)
+    shell(machine, f"{AS_USER} /run/plant.sh")
+    try:
+        shell(machine, "systemctl restart jupyter.service")
+        until_it_answers(machine)
+        (kernel,) = page({"do": "kernel"})
+        code = "import os; open('path', 'w').write(os.environ['PATH']); os.system('df >/dev/null')"
+        page({"do": "run", "kernel": kernel, "code": code, "until": "idle"})
+        page({"do": "ask", "method": "DELETE", "path": f"/api/kernels/{kernel}"})
+        first = shell(machine, "cat /home/jupyter/path").split(":")[:2]
+        ran = set(shell(machine, "cat /home/jupyter/ran").split())
+    finally:
+        shell(machine, "rm -rf /home/jupyter/.local/bin /home/jupyter/ran /home/jupyter/path")
+    assert first == ["/opt/anaconda3/bin", "/home/jupyter/.local/bin"]
+    assert ran == {shell(machine, "id -u jupyter")}
 
 
 def test_a_folder_for_everybody_in_run_gets_a_limit(machine: Machine) -> None:

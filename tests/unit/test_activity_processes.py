@@ -127,13 +127,17 @@ def test_what_a_user_starts_as_root_is_the_users(proc: Proc) -> None:
 @pytest.mark.parametrize(
     ("answer", "space"),
     [
-        (b"262144 7864320 4096\n", looks.Space(1024, 30720)),
-        (b"0 10 4096\n", looks.Space(0, 0)),
+        (b"262144 7864320 4096 12 1966080\n", looks.Space(1024, 30720)),
+        (b"0 10 4096 12 1966080\n", looks.Space(0, 0)),
+        # Millions of small files: no other can be made.
+        (b"262144 7864320 4096 0 1966080\n", looks.Space(0, 30720)),
+        # btrfs counts none.
+        (b"262144 7864320 4096 0 0\n", looks.Space(1024, 30720)),
         (b"", None),
         (None, None),
-        (b"-1 10 4096", None),
-        (b"1 2", None),
-        (b"a b c", None),
+        (b"-1 10 4096 1 1", None),
+        (b"1 2 3", None),
+        (b"a b c d e", None),
     ],
 )
 def test_room_on_the_disk_is_read(answer: bytes | None, space: looks.Space | None) -> None:

@@ -187,6 +187,20 @@ def test_a_document_holds_its_files_as_they_are_in_the_repository(name: str) -> 
         assert content == (ROOT / "instance" / path).read_bytes()
 
 
+@pytest.mark.parametrize("unit", sorted((ROOT / "instance/files").glob("*.service")), ids=lambda path: path.name)
+def test_a_units_programs_are_looked_for_in_roots_folders_alone(unit: Path) -> None:
+    """What a unit runs as root although it has a user (+) has the unit's environment."""
+    assignments = [
+        word
+        for line in unit.read_text().splitlines()
+        if line.startswith("Environment=")
+        for word in line.removeprefix("Environment=").split()
+    ]
+    folders = [folder for word in assignments if word.startswith("PATH=") for folder in word[5:].split(":")]
+    assert all(folder.startswith(("/usr/", "/sbin", "/bin")) for folder in folders)
+    assert folders or not re.search(r"^User=", unit.read_text(), re.MULTILINE)
+
+
 def test_every_script_and_file_is_in_some_document() -> None:
     carried = {path for name in DOCUMENTS for path in archive(name)}
     there = {

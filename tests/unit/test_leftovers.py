@@ -14,6 +14,7 @@ import pytest
 
 from instance.files import leftovers, replace_file
 from instance.files.leftovers import Process, left_behind
+from instance.files.processes import Processes
 
 SERVER = 100
 
@@ -54,9 +55,27 @@ def test_a_process_is_read_as_linux_shows_it() -> None:
     stat_ = b"7 (a) b (c) S 1 7 5 0 -1 " + b"0 " * 13 + b"4242 " + b"0 " * 30
     status = b"Name:\ta\nSigBlk:\t0000000000000000\nSigIgn:\t0000000000001001\n"
     environment = b"HOME=/home/jupyter\0JPY_PARENT_PID=100\0"
-    command = b"/opt/anaconda3/bin/python\0-m\0ipykernel_launcher\0-f\0/run/nod-jupyter/runtime/kernel-5f-1.json\0"
+    command = b"/opt/anaconda3/bin/python\0-m\0ipykernel_launcher\0-f\0/run/nod-jupyter/runtime/"
+    command += b"kernel-8c5ac2c6-6a0f-4f0c-9a4c-3c1b0e5d7f21.json\0"
     assert leftovers.parse(7, stat_, status, environment, command) == Process(7, 4242, 5, True, 100, True)
     assert leftovers.parse(7, stat_, status, b"", b"sh\0") == Process(7, 4242, 5, True, 0, False)
+    # A job that a cell detached has the kernel's environment, and may read a file with such a name.
+    job = b"python\0train.py\0kernel-svm.json\0"
+    assert leftovers.parse(7, stat_, status, environment, job) == Process(7, 4242, 5, True, 100, False)
+
+
+@pytest.mark.parametrize("name", [b"a\rUid:\t77", b"a\rUid:\tx", b"a\rSigIgn:\t1"])
+def test_a_process_is_the_users_whatever_it_calls_itself(name: bytes) -> None:
+    """Of what is in a process's name, Linux masks a new line in /proc/PID/status, and no other end of a line."""
+    script = f"import ctypes, sys; ctypes.CDLL(None).prctl(15, {name!r}); print(1, flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as its:
+        assert its.stdout is not None
+        assert its.stdout.readline() == b"1\n"
+        found = [each for each in leftovers.read(os.getuid()) if each.pid == its.pid]
+        uid = Processes()._uid(its.pid)
+        its.kill()
+    assert [each.ignores_hangup for each in found] == [False]
+    assert uid == os.getuid()
 
 
 @pytest.fixture
@@ -136,13 +155,50 @@ try:
 except OSError as error: print(error.errno, end=" ")
 print((folder / "secret").read_text())
 """
-    disk = tmp_path / "disk"
+    assert on_disk(tmp_path, script).split() == (["third"] if spare else ["28", "first"])
+
+
+def on_disk(folder: Path, script: str) -> str:
+    """What a script prints beside a folder `mount` with a file system of 8 MiB, which is the file `disk`."""
+    disk = folder / "disk"
     disk.write_bytes(b"")
     os.truncate(disk, 8 << 20)
-    (tmp_path / "mount").mkdir()
+    (folder / "mount").mkdir()
     subprocess.run(["mkfs.ext4", "-q", "-m", "0", str(disk)], check=True)
-    mounted = ["unshare", "--mount", "sh", "-c", 'mount -o loop disk mount && exec "$@"', "sh"]
+    mounted = ["unshare", "--mount", "sh", "-c", 'mount -o loop,commit=300 disk mount && exec "$@"', "sh"]
     done = subprocess.run(
-        [*mounted, sys.executable, "-c", script], cwd=tmp_path, check=False, capture_output=True, text=True
+        [*mounted, sys.executable, "-c", script], cwd=folder, check=False, capture_output=True, text=True
     )
-    assert (done.stdout.split(), done.stderr) == (["third"] if spare else ["28", "first"], "")
+    assert done.stderr == ""
+    return done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small file system")
+@pytest.mark.parametrize("at", range(1, 4))
+def test_a_power_cut_at_any_moment_leaves_the_old_content_or_the_new_one(tmp_path: Path, at: int) -> None:
+    """Cut off while the file system writes what fsync asks for: the file's blocks come before the journal."""
+    script = f"""
+import sys; sys.path.insert(0, {str(Path(replace_file.__file__).parent)!r})
+import ctypes, os, replace_file, subprocess
+from pathlib import Path
+folder = Path("mount")
+(folder / "spare").mkdir()
+def put(content): replace_file.replace(folder / "secret", content, 0o600, 0, folder / "spare")
+put(b"first")
+os.sync()
+fsync, count = os.fsync, 0
+def cut_off(file):
+    global count
+    count += 1
+    if count == {at}:
+        ctypes.CDLL(None).sync_file_range(file, ctypes.c_int64(0), ctypes.c_int64(0), 7)
+        subprocess.run(["cp", "disk", "later"], check=True)
+    fsync(file)
+os.fsync = cut_off
+put(b"second")
+if count >= {at}:
+    subprocess.run(["umount", "mount"], check=True)
+    subprocess.run(["mount", "-o", "loop", "later", "mount"], check=True)
+print((folder / "secret").read_text())
+"""
+    assert on_disk(tmp_path, script).strip() in ("first", "second")

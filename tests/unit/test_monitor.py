@@ -417,12 +417,13 @@ def test_a_notebook_that_hangs_costs_only_the_timeout() -> None:
         assert time.monotonic() - started < 20
 
 
-def test_a_notebook_that_dribbles_costs_only_the_timeout(tls: tuple[ssl.SSLContext, Path]) -> None:
+@pytest.mark.parametrize("pause", [0.05, 0.002])
+def test_a_notebook_that_dribbles_costs_only_the_timeout(tls: tuple[ssl.SSLContext, Path], pause: float) -> None:
     stop = threading.Event()
 
     def dribble(handler: http.server.BaseHTTPRequestHandler) -> tuple[int, bytes]:
         with contextlib.suppress(OSError):
-            while not stop.wait(0.05):
+            while not stop.wait(pause):
                 handler.wfile.write(b"H")
         return 200, b""
 

@@ -119,6 +119,21 @@ def test_each_cause_that_the_server_tells_has_a_status_of_its_own() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "mark",
+    ["", "{", "[" * 1024, "1", '{"invocation": "one"}', '{"invocation": "one", "at": null}']
+    + [f'{{"invocation": "one", "at": {at}}}' for at in ("-1", "NaN", "1e999", "9" * 900)],
+)
+def test_what_the_notebooks_user_wrote_over_the_servers_mark_is_no_mark(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mark: str
+) -> None:
+    monkeypatch.setattr(safe_mode, "READY", tmp_path / "ready.json")
+    (tmp_path / "ready.json").write_text(mark)
+    assert safe_mode._served("one", 10.0, State(changed=5.0)) is None
+    (tmp_path / "ready.json").write_text('{"invocation": "one", "at": 7.0}')
+    assert safe_mode._served("one", 10.0, State(changed=5.0)) == 3.0
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"mode": "safe", "nonsense": 1}', "1"])
 def test_a_state_that_cannot_be_read_is_a_new_one_or_what_can_be_read(text: str) -> None:
     assert isinstance(safe_mode.read_state(text), State)
@@ -154,7 +169,7 @@ def test_a_device_for_a_configuration_is_found(tmp_path: Path) -> None:
     assert notebook.unreadable_configuration(tmp_path) is not None
 
 
-@pytest.mark.parametrize("what", ["folder", "pipe", "empty", "missing", "whole"])
+@pytest.mark.parametrize("what", ["folder", "pipe", "empty", "huge", "missing", "whole"])
 def test_the_key_of_the_cookies_is_used_or_made_whatever_lies_in_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
@@ -165,6 +180,9 @@ def test_the_key_of_the_cookies_is_used_or_made_whatever_lies_in_its_place(
         secret.mkdir()
     elif what == "pipe":
         os.mkfifo(secret)
+    elif what == "huge":
+        secret.touch()
+        os.truncate(secret, 1 << 40)
     elif what != "missing":
         secret.write_bytes(b"x" * (64 if what == "whole" else 0))
     found = notebook.cookie_secret_file()
@@ -182,6 +200,8 @@ def test_a_data_folder_that_cannot_be_used_is_not_needed(tmp_path: Path) -> None
     assert not notebook.signatures_are_usable(data)
     (data / "notebook_secret").write_text("secret")
     assert notebook.signatures_are_usable(data)
+    os.truncate(data / "notebook_secret", 1 << 40)
+    assert not notebook.signatures_are_usable(data)
     (data / "notebook_secret").unlink()
     os.mkfifo(data / "notebook_secret")
     assert not notebook.signatures_are_usable(data)
