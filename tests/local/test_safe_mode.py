@@ -91,7 +91,8 @@ def serve(machine: Machine, home: str = "") -> tuple[str, str | None]:
     """Restarts the server with this made of a fresh home (`J COMMAND` runs as its owner); mode, and why."""
     prelude = 'J() { runuser -u jupyter -- env HOME=/home/jupyter bash -c "cd; $1"; }\n'
     done = machine.run(["bash", "-e", "-c", f"{prelude}{FRESH}\n{home}\nsystemctl restart jupyter"], timeout=120)
-    assert done.exit_code == 0, done.stderr
+    journal = ["journalctl", "--unit=jupyter", "--lines=40", "--output=short-monotonic"]
+    assert done.exit_code == 0, done.stderr + machine.run(journal).stdout
     wait_until(lambda: answers(machine))
     now = state(machine)
     return now["mode"], now["code"]
