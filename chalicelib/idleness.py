@@ -21,6 +21,7 @@ from functools import cached_property
 from chalicelib import idle_words, times
 from chalicelib.heartbeats import ACTIVITY, BROWSER, Heartbeat, Space
 from chalicelib.model import Notebook, SeenBeat, Warned
+from chalicelib.notebook.life import State
 
 KEEP, PROBE, WARN, STOP = "keep", "probe", "warn", "stop"
 ACTIVE, RECENTLY_ACTIVE, READING, GRACE, HELD, IDLE, LIMIT, SILENT = (
@@ -477,7 +478,7 @@ class _Look:
     @property
     def stops_at(self) -> datetime | None:
         """The earliest stop as known now: what is overdue comes with the next sweep, and lies in no past."""
-        if self.run.state != "ready":
+        if self.run.state != State.READY:
             return None
         return max(self.now, self._first(self.soft_end))
 
@@ -529,7 +530,7 @@ class _Look:
         )
 
     def _action(self) -> tuple[str, str]:
-        if self.run.state != "ready":
+        if self.run.state != State.READY:
             return KEEP, GRACE
         if self.hard_stop is not None and self.now >= self.hard_stop:
             return STOP, LIMIT
@@ -560,7 +561,7 @@ class _Look:
 
     def _reason(self, action: str, code: str) -> str:  # noqa: PLR0911 - one return a reason
         words = idle_words.Words(self.now)
-        if self.run.state != "ready":
+        if self.run.state != State.READY:
             return f"nothing to decide while it is {self.run.state}"
         if code == LIMIT:
             return words.limit(self.run.max_hours or 0, self.run.run_started_at, self.hard_stop, self.run.hold_until)
@@ -605,7 +606,7 @@ class _Look:
     def _due_at(self, warned: GivenWarning | None) -> datetime:
         """When the decision could change first. Between heartbeats nothing else can."""
         soonest, latest = (self.now + self.policy.minutes(count) for count in (self.policy.soonest, self.policy.latest))
-        if self.run.state != "ready":
+        if self.run.state != State.READY:
             return latest
         standing = (warned is not None and warned.code != LIMIT) or self.warned is not None
         events: list[datetime | None] = [

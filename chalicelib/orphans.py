@@ -13,12 +13,11 @@ from datetime import datetime, timedelta
 
 from chalicelib import rows, times
 from chalicelib.model import Notebook
+from chalicelib.notebook import life
+from chalicelib.notebook.life import State
 
 INSTANCE, VOLUME, ADDRESS, GROUP = "instance", "volume", "address", "security group"
 NOTE, WAIT, TELL, STOP, REMOVE, KEEP = "note", "wait", "tell", "stop", "remove", "keep"
-
-_OVER = ("terminated", "failed")
-_BEGINNING = ("requested", "launching")
 
 
 @dataclass(frozen=True)
@@ -99,9 +98,9 @@ class Rules:
 
 def is_orphan(resource: Resource, notebook: Notebook | None) -> bool:
     """Whether nobody answers for it. `notebook`: the record that its tag names, None where there is none."""
-    if notebook is None or notebook.state in _OVER:
+    if notebook is None or notebook.state in life.OVER:
         return True
-    if resource.kind != INSTANCE or notebook.instance_id is None or notebook.state in _BEGINNING:
+    if resource.kind != INSTANCE or notebook.instance_id is None or notebook.state in life.LAUNCHING:
         # What is being made is in the record only at its end.
         return False
     return notebook.instance_id != resource.id
@@ -110,7 +109,7 @@ def is_orphan(resource: Resource, notebook: Notebook | None) -> bool:
 def is_kept(resource: Resource, notebook: Notebook | None) -> bool:
     """Whether it is a disk that may be all that is left of a notebook which failed. One that was deleted had its owner
     say that the disk may go."""
-    return resource.kind == VOLUME and notebook is not None and notebook.state == "failed"
+    return resource.kind == VOLUME and notebook is not None and notebook.state == State.FAILED
 
 
 def too_many(orphans: int, looked_at: int, rules: Rules) -> bool:

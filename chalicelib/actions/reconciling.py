@@ -21,13 +21,12 @@ from chalicelib.aws.users import UsersTable
 from chalicelib.errors import NodError
 from chalicelib.log import about, logger
 from chalicelib.model import Notebook, User
+from chalicelib.notebook import life
+from chalicelib.notebook.life import State
 from chalicelib.orphans import Known, Resource, Rules
 from chalicelib.prices import Catalogue
 
 Part = Callable[[], AbstractContextManager[None]]
-
-# States in which a notebook has an instance. The others make, change or remove it just now.
-_HAVE_ONE = ("ready", "stopped")
 
 
 class Reconciling:
@@ -179,7 +178,7 @@ class Reconciling:
                 settle(record.notebook, self._due, self._ledger)
                 counts["made due"] += self._mending.make_due(record, now)
             notebook = record.notebook
-            if notebook.instance_id is None or notebook.state not in _HAVE_ONE:
+            if notebook.instance_id is None or notebook.state not in life.AT_REST:
                 continue
             resource = ours.get(notebook.instance_id)
             if resource is None:
@@ -188,7 +187,7 @@ class Reconciling:
             with about(record.notebook.id), part():
                 if record.missing_at is not None:
                     self._mending.found(record)
-                if notebook.state == "stopped" and resource.running:
+                if notebook.state == State.STOPPED and resource.running:
                     counts[self._runs_unasked(record, resource.id, now)] += 1
         known = self._instances.describe([record.notebook.instance_id or "" for record in unseen])
         for record in unseen:
@@ -205,7 +204,7 @@ class Reconciling:
             self._ledger.write([event(record.notebook.id, now, "note", "tag_removed", reason)])
         if record.missing_at is not None:
             self._mending.found(record)
-        if record.notebook.state == "stopped" and instance.running:
+        if record.notebook.state == State.STOPPED and instance.running:
             return self._runs_unasked(record, instance.id, now, tagged=False)
         return "tag removed"
 
