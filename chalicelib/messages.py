@@ -127,7 +127,7 @@ def due(notebook: Notebook) -> str | None:
     """The kind that tells of the state that a notebook has come to. None while it is on the way to another."""
     error = notebook.error
     if notebook.state in OVER:
-        return notebook.state.value
+        return str(notebook.state)
     # An error stays until the next stop or start: it need not be what the notebook has come to.
     if notebook.state == State.STOPPED:
         return START_FAILED if error is not None and error.of_start else "stopped"
