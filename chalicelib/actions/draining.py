@@ -27,7 +27,7 @@ from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import NodError, Unavailable
 from chalicelib.log import about, logger
 from chalicelib.model import STOP_FAILED, Failure, Notebook, Stop
-from chalicelib.notebook import life, moves
+from chalicelib.notebook import life, machine, moves
 from chalicelib.notebook.life import State, Writer
 from chalicelib.notebook.moves import Move, Why
 from chalicelib.pacing import THROTTLED, Limits, Pace
@@ -42,8 +42,6 @@ LOOK_AFTER = 5
 _AGAIN_AFTER = 60
 # The code where EC2 refuses the deployment every stop: not STOP_FAILED, which an owner was told of.
 _STOPS_REFUSED = "stops_refused"
-# Of an instance that is on its way off, or there.
-_OFF = ("stopping", "stopped")
 # So many refused in one batch, and nothing else: it is no single instance that is at fault.
 _MANY = 3
 
@@ -196,7 +194,7 @@ class Draining:
                 known = self._instances.describe([one.instance_id or "" for one in notebooks])
         except NodError:
             return set()
-        off = {found.id for found in known.values() if found.state in _OFF}
+        off = {found.id for found in known.values() if found.state in machine.OFF}
         return {one.id for one in notebooks if one.instance_id in off}
 
     def give_back(self, notebook: Notebook, decision: idleness.Decision, now: datetime) -> None:

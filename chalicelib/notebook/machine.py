@@ -18,6 +18,8 @@ class InstanceState(StrEnum):
 
 UP = (InstanceState.PENDING, InstanceState.RUNNING)
 """While it costs by the hour, or is about to."""
+OFF = (InstanceState.STOPPING, InstanceState.STOPPED)
+"""When it is on its way off, or there."""
 GONE = (InstanceState.SHUTTING_DOWN, InstanceState.TERMINATED)
 """When it does not come back."""
 ALIVE = tuple(state for state in InstanceState if state not in GONE)
