@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from chalicelib import rows, times
 from chalicelib.model import Notebook
@@ -17,7 +18,21 @@ from chalicelib.notebook import life
 from chalicelib.notebook.life import State
 
 INSTANCE, VOLUME, ADDRESS, GROUP = "instance", "volume", "address", "security group"
-NOTE, WAIT, TELL, STOP, REMOVE, KEEP = "note", "wait", "tell", "stop", "remove", "keep"
+
+
+class Action(StrEnum):
+    """What to do now."""
+
+    NOTE = "note"
+    WAIT = "wait"
+    TELL = "tell"
+    STOP = "stop"
+    REMOVE = "remove"
+    KEEP = "keep"
+
+
+NOTE, WAIT, TELL = Action.NOTE, Action.WAIT, Action.TELL
+STOP, REMOVE, KEEP = Action.STOP, Action.REMOVE, Action.KEEP
 
 
 @dataclass(frozen=True)
@@ -124,7 +139,7 @@ def seen(known: Known | None, now: datetime, rules: Rules) -> Known:
     return replace(known, seen_at=max(now, known.seen_at))
 
 
-def decide(resource: Resource, known: Known, rules: Rules, now: datetime) -> str:
+def decide(resource: Resource, known: Known, rules: Rules, now: datetime) -> Action:
     """What to do now: NOTE or WAIT (nothing), TELL, STOP, REMOVE, or KEEP: nobody knows of what may hold data."""
     grace = rules.minutes(rules.grace)
     if now - known.first_seen_at < grace or (resource.created_at is not None and now - resource.created_at < grace):

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
+from typing import assert_never
 
 from chalicelib import figures, orphans, times
 from chalicelib.actions.mending import Mending
@@ -124,11 +125,21 @@ class Reconciling:
                 known = self._act(resource, known, action, users, now)
                 self._sweeps.note_orphan(resource.key, known.to_record(), now)
 
-    def _act(self, resource: Resource, known: Known, action: str, users: Mapping[str, User], now: datetime) -> Known:
-        if action in (orphans.TELL, orphans.KEEP):
-            return self._tell(resource, known, users, now)
-        if action not in (orphans.STOP, orphans.REMOVE) or self._has_owner_after_all(resource):
-            return known
+    def _act(
+        self, resource: Resource, known: Known, action: orphans.Action, users: Mapping[str, User], now: datetime
+    ) -> Known:
+        match action:
+            case orphans.Action.TELL | orphans.Action.KEEP:
+                return self._tell(resource, known, users, now)
+            case orphans.Action.NOTE | orphans.Action.WAIT:
+                return known
+            case orphans.Action.STOP | orphans.Action.REMOVE:
+                return known if self._has_owner_after_all(resource) else self._end(resource, known, action, now)
+            case _:
+                assert_never(action)
+
+    def _end(self, resource: Resource, known: Known, action: orphans.Action, now: datetime) -> Known:
+        """Stops it or removes it."""
         stop = action == orphans.STOP
         code = self._instances.stop([resource.id]) if stop else self._instances.remove(resource)
         if code is not None:
