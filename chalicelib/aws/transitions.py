@@ -58,7 +58,11 @@ class Transitions:
         self._expects = expects
 
     def move(self, move: Move) -> Notebook | NotMoved:
-        """Makes the transition; the record as it is then. A state that it does not begin from is a change, too."""
+        """Makes the transition; the record as it is then. A state that it does not begin from is a change, too.
+
+        Raises TypeError for what the table does not have.
+        """
+        move.check()
         if not move.possible:
             return NotMoved.CHANGED
         write_id = writes.new_id()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from chalicelib import times
 from chalicelib.model import Failure, Notebook, PastRun, Stop, due_shard
@@ -13,19 +13,17 @@ from chalicelib.notebook import life
 from chalicelib.notebook.life import State, Transition, Writer
 
 
-@dataclass(frozen=True)
-class Why:
+class Why(NamedTuple):
     """Why a state changed, for the ledger: a code, a sentence, and who wanted it."""
 
     code: str
     reason: str
     by: str
     stops_at: str | None = None
-    signals: Mapping[str, object] = field(default_factory=dict)
+    signals: Mapping[str, object] = MappingProxyType({})
 
 
-@dataclass(frozen=True)
-class Move:
+class Move(NamedTuple):
     """A notebook on its way through a transition. `notebook` is the record as it was read."""
 
     notebook: Notebook
@@ -38,7 +36,8 @@ class Move:
     said_at: datetime | None = None
     """The time of its line; None: `now`."""
 
-    def __post_init__(self) -> None:
+    def check(self) -> None:
+        """Raises TypeError for what the table does not have."""
         row = self.transition
         if self.writer not in row.who:
             raise TypeError(f"{self.writer} does not bring a notebook to {row.to}.")

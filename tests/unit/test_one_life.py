@@ -181,17 +181,18 @@ def a_move(notebook: Notebook, row: Transition = life.TAKE_BACK_STOP, **changes:
     why = Why(row.code or "code", "reason", "sweep")
     (writer, *_) = sorted(row.who)
     sets = {"error": moves.failure(Failure("code", "message"))} if row.fails else {}
-    return replace(Move(notebook, row, writer, why, NOON, sets), **changes)
+    return Move(notebook, row, writer, why, NOON, sets)._replace(**changes)
 
 
 def test_who_is_not_in_the_table_makes_no_transition(made: Life) -> None:
     one = made.stale(State.STOPPING)
+    notebooks = NotebooksTable(made.dynamodb, ENV["NOD_NOTEBOOKS_TABLE"], ENV["NOD_USERS_TABLE"])
     with pytest.raises(TypeError, match="does not bring"):
-        a_move(one, writer=Writer.API)
+        notebooks.move(a_move(one, writer=Writer.API))
     with pytest.raises(TypeError, match="the code returned"):
-        a_move(one, why=Why("other", "reason", "sweep"))
+        notebooks.move(a_move(one, why=Why("other", "reason", "sweep")))
     with pytest.raises(TypeError, match="leaves an error"):
-        a_move(one, life.STOP_FAILED, sets={})
+        notebooks.move(a_move(one, life.STOP_FAILED, sets={}))
 
 
 @pytest.mark.parametrize("name", sorted(name for name, row in life.TRANSITIONS.items() if row.before))
