@@ -378,15 +378,14 @@ def stop_notebook(notebook_id: str) -> Response:
         workflows=workflows(),
         stop_arn=settings().stop_arn,
     )
-    note(notebook, "stop", user().id, f"{user().name} stopped it")
     return shown(notebook)
 
 
 @app.route("/notebooks/{notebook_id}/start", methods=["POST"], content_types=[])
 @refusable
 def start_notebook(notebook_id: str) -> Response:
-    notebook = starting().start(owned(notebook_id), now())
-    note(notebook, "start", user().id, f"{user().name} started it")
+    started_by = f"{user().name} started it"
+    notebook = starting().start(owned(notebook_id), user().id, started_by, now())
     return shown(notebook)
 
 
@@ -448,8 +447,6 @@ def delete_notebook(notebook_id: str) -> Response:
         workflows=workflows(),
         terminate_arn=settings().terminate_arn,
     )
-    if notebook.state == "terminating":
-        note(notebook, "delete", user().id, f"{user().name} deleted it")
     return shown(notebook)
 
 
@@ -478,8 +475,8 @@ def act(notebook_id: str, action: str) -> Response:
     from chalicelib.actions import visiting
 
     done = visits().act(notebook_id, action, raw_body(), request().headers.get("content-type"), now())
-    if isinstance(done, visiting.Act):
-        note(done.notebook, action if action != "wake" else "start", LINK, done.reason)
+    if isinstance(done, visiting.Act) and done.reason is not None:
+        note(done.notebook, action, LINK, done.reason)
     return see(done.location)
 
 

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from chalicelib import rows, times
 from chalicelib.model import Notebook
+from chalicelib.notebook.life import State
 from chalicelib.prices import Catalogue
 
 _PLACES = Decimal("0.0001")
@@ -100,9 +101,9 @@ def _paid_until(notebook: Notebook, now: datetime) -> datetime | None:
     if notebook.failed_at is not None and notebook.error is not None and not notebook.error.machine_left:
         # Its machine was gone by then. A delete that comes days later ends nothing that still cost.
         return times.from_text(notebook.failed_at)
-    if notebook.state == "terminated":
+    if notebook.state == State.TERMINATED:
         return times.from_text(notebook.terminated_at)
-    return None if notebook.state == "failed" else now
+    return None if notebook.state == State.FAILED else now
 
 
 def _hours(start: datetime, end: datetime) -> Decimal:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from enum import Enum
 
-from chalicelib.errors import ConfirmationNeeded, FieldError, WrongState
+from chalicelib.errors import ConfirmationNeeded, FieldError
 from chalicelib.model import Notebook
-
-FROM = frozenset({"requested", "launching", "ready", "stopping", "stopped", "starting", "failed"})
-"""States from which a notebook can be deleted. During a launch, a stop and a start too, which end by themselves when
-they find the state changed: who wants it gone need not wait."""
+from chalicelib.notebook import life
+from chalicelib.notebook.life import State
 
 
 class Deletion(Enum):
@@ -25,35 +23,29 @@ def decide(notebook: Notebook, confirm: str | None) -> Deletion:
 
     Raises:
         ConfirmationNeeded: `confirm` is not the notebook's name; says what would be lost.
-        WrongState: another change is under way.
     """
-    if notebook.state == "terminated":
+    if notebook.state == State.TERMINATED:
         return Deletion.DONE
     if confirm != notebook.name:
         raise ConfirmationNeeded(
             f"{what_would_be_lost(notebook)} To go on, repeat with ?confirm={notebook.name}.",
             [FieldError("confirm", "It is not the notebook's name.", notebook.name)],
         )
-    if notebook.state == "terminating":
+    if notebook.state == State.TERMINATING:
         return Deletion.REPEAT
-    if notebook.state not in FROM:
-        raise WrongState(
-            f"The notebook is {notebook.state}. Wait until that is over, then delete it.",
-            [FieldError("state", f"It is {notebook.state}.", ", ".join(sorted(FROM)))],
-        )
     return Deletion.BEGIN
 
 
 def what_would_be_lost(notebook: Notebook) -> str:
     """In words, for the caller."""
-    if notebook.state in ("requested", "launching"):
+    if notebook.state in life.LAUNCHING:
         return f"The notebook {notebook.name} is being set up: its launch would be stopped and the machine removed."
-    if notebook.state == "failed":
+    if notebook.state == State.FAILED:
         return f"The notebook {notebook.name} failed: what may be left of its machine would be removed."
     lost = (
         f"The machine of the notebook {notebook.name} and its disk of {notebook.volume_gib} GiB, with every file on "
         "it and all that was installed, would be lost for good."
     )
-    if notebook.state in ("stopping", "stopped"):
+    if notebook.state in (State.STOPPING, State.STOPPED):
         return f"{lost} It is {notebook.state} now, and could be started again."
     return lost

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from chalicelib.model import Notebook
+from chalicelib.notebook import life
+from chalicelib.notebook.life import State, Writer
 from chalicelib.settings import Settings
 from chalicelib.tokens import is_notebook_id
 
@@ -57,6 +59,21 @@ def delete(notebook: Notebook, requested_by: str) -> Execution:
 def delete_name(notebook: Notebook) -> str:
     """`ID-delete`; `ID-delete-N` when one that failed is asked for the Nth time."""
     return f"{notebook.id}-delete" if notebook.deletes <= 1 else f"{notebook.id}-delete-{notebook.deletes}"
+
+
+def current_name(notebook: Notebook) -> str | None:
+    """Of the execution that the record's state waits for; None where it waits for none."""
+    match life.WORKFLOWS.get(State(notebook.state)):
+        case Writer.LAUNCH:
+            return notebook.id
+        case Writer.STOP:
+            return stop_name(notebook)
+        case Writer.START:
+            return start_name(notebook)
+        case Writer.TERMINATE:
+            return delete_name(notebook)
+        case _:
+            return None
 
 
 def notebook_of(name: str) -> str | None:

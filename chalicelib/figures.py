@@ -8,9 +8,9 @@ from decimal import Decimal
 
 from chalicelib import rows, times
 from chalicelib.model import Notebook
+from chalicelib.notebook.life import ON
 from chalicelib.prices import Catalogue
 
-_ON = ("ready", "stopping", "starting", "launching")
 # The sweep looks at each every quarter of an hour.
 LATE = timedelta(minutes=30)
 
@@ -30,7 +30,7 @@ def of(notebook: Notebook | None, kind: str) -> dict[str, object]:
 
 def fleet(notebooks: Iterable[Notebook], prices: Catalogue, region: str, now: datetime) -> dict[str, object]:
     """How many notebooks run, what they cost an hour where prices are known, and how many are late to stop."""
-    on = [notebook for notebook in notebooks if notebook.state in _ON]
+    on = [notebook for notebook in notebooks if notebook.state in ON]
     hours = [prices.notebook_hour(region, notebook.instance_type, notebook.volume_gib) for notebook in on]
     return {
         "notebooks": len(on),
@@ -41,7 +41,7 @@ def fleet(notebooks: Iterable[Notebook], prices: Catalogue, region: str, now: da
 
 def late(notebooks: Iterable[Notebook], now: datetime) -> list[Notebook]:
     """Those that run on although somebody should have looked at them, or stopped them, half an hour ago."""
-    return [notebook for notebook in notebooks if notebook.state in _ON and _is_late(notebook, now)]
+    return [notebook for notebook in notebooks if notebook.state in ON and _is_late(notebook, now)]
 
 
 def _is_late(notebook: Notebook, now: datetime) -> bool:

@@ -16,23 +16,41 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from functools import cached_property
+from typing import assert_never
 
 from chalicelib import idle_words, times
 from chalicelib.heartbeats import ACTIVITY, BROWSER, Heartbeat, Space
 from chalicelib.model import Notebook, SeenBeat, Warned
+from chalicelib.notebook.life import State
 
-KEEP, PROBE, WARN, STOP = "keep", "probe", "warn", "stop"
-ACTIVE, RECENTLY_ACTIVE, READING, GRACE, HELD, IDLE, LIMIT, SILENT = (
-    "active",
-    "recently_active",
-    "reading",
-    "grace",
-    "held",
-    "idle",
-    "limit",
-    "silent",
-)
+
+class Action(StrEnum):
+    """What a look comes to."""
+
+    KEEP = "keep"
+    PROBE = "probe"
+    WARN = "warn"
+    STOP = "stop"
+
+
+class Code(StrEnum):
+    """Why."""
+
+    ACTIVE = "active"
+    RECENTLY_ACTIVE = "recently_active"
+    READING = "reading"
+    GRACE = "grace"
+    HELD = "held"
+    IDLE = "idle"
+    LIMIT = "limit"
+    SILENT = "silent"
+
+
+KEEP, PROBE, WARN, STOP = Action.KEEP, Action.PROBE, Action.WARN, Action.STOP
+ACTIVE, RECENTLY_ACTIVE, READING, GRACE = Code.ACTIVE, Code.RECENTLY_ACTIVE, Code.READING, Code.GRACE
+HELD, IDLE, LIMIT, SILENT = Code.HELD, Code.IDLE, Code.LIMIT, Code.SILENT
 
 
 @dataclass(frozen=True)
@@ -173,8 +191,8 @@ class Run:
 class Decision:
     """What to do, and why. `signals` are for the ledger: texts, whole and decimal numbers, lists and maps of them."""
 
-    action: str
-    code: str
+    action: Action
+    code: Code
     reason: str
     stops_at: datetime | None
     """The earliest stop as known now; None while nothing would stop it."""
@@ -417,7 +435,7 @@ class _Look:
         return max(stop, self.run.hold_until or stop)
 
     @property
-    def soft_code(self) -> str:
+    def soft_code(self) -> Code:
         return SILENT if self.silent else IDLE
 
     @cached_property
@@ -477,7 +495,7 @@ class _Look:
     @property
     def stops_at(self) -> datetime | None:
         """The earliest stop as known now: what is overdue comes with the next sweep, and lies in no past."""
-        if self.run.state != "ready":
+        if self.run.state != State.READY:
             return None
         return max(self.now, self._first(self.soft_end))
 
@@ -528,8 +546,8 @@ class _Look:
             warned=warned,
         )
 
-    def _action(self) -> tuple[str, str]:
-        if self.run.state != "ready":
+    def _action(self) -> tuple[Action, Code]:
+        if self.run.state != State.READY:
             return KEEP, GRACE
         if self.hard_stop is not None and self.now >= self.hard_stop:
             return STOP, LIMIT
@@ -543,7 +561,7 @@ class _Look:
             return WARN, LIMIT
         return (PROBE, SILENT) if self.silent else (KEEP, self._kept_code())
 
-    def _kept_code(self) -> str:  # noqa: PLR0911 - one return a reason
+    def _kept_code(self) -> Code:  # noqa: PLR0911 - one return a reason
         if self.active_now:
             return ACTIVE
         if self.run.hold_until is not None and self.now < self.run.hold_until and self.now >= self.patience_until:
@@ -558,25 +576,34 @@ class _Look:
             return RECENTLY_ACTIVE
         return READING if self.now < self.patience_until else IDLE
 
-    def _reason(self, action: str, code: str) -> str:  # noqa: PLR0911 - one return a reason
+    def _reason(self, action: Action, code: Code) -> str:  # noqa: PLR0911 - one return a reason
         words = idle_words.Words(self.now)
-        if self.run.state != "ready":
+        if self.run.state != State.READY:
             return f"nothing to decide while it is {self.run.state}"
-        if code == LIMIT:
-            return words.limit(self.run.max_hours or 0, self.run.run_started_at, self.hard_stop, self.run.hold_until)
-        if code == SILENT:
-            return words.silent(self.heard_at, self.last_activity, ended=action == STOP)
-        if code == ACTIVE:
-            return self.last_activity or "active"
-        if code == HELD and self.run.hold_until is not None:
-            return words.held(self.run.hold_until, self.idle_from)
-        if code == GRACE:
-            return words.grace(self.began_at, self.soft_stop, restarted=self._restarted_in_this_run)
-        if code == READING:
-            return words.reading(self.idle_from, self.patience_until, visible=self._page_visible)
-        tells = words.unknown(self.unknown) if self.unknown else None
-        if code == RECENTLY_ACTIVE:
-            return tells or words.recent(self.idle_from, self.last_activity)
+        match code:
+            case Code.LIMIT:
+                hours, run = self.run.max_hours or 0, self.run
+                return words.limit(hours, run.run_started_at, self.hard_stop, run.hold_until)
+            case Code.SILENT:
+                return words.silent(self.heard_at, self.last_activity, ended=action == STOP)
+            case Code.ACTIVE:
+                return self.last_activity or "active"
+            case Code.HELD:
+                held = self.run.hold_until
+                return words.held(held, self.idle_from) if held is not None else self._idle(words)
+            case Code.GRACE:
+                return words.grace(self.began_at, self.soft_stop, restarted=self._restarted_in_this_run)
+            case Code.READING:
+                return words.reading(self.idle_from, self.patience_until, visible=self._page_visible)
+            case Code.RECENTLY_ACTIVE:
+                tells = words.unknown(self.unknown) if self.unknown else None
+                return tells or words.recent(self.idle_from, self.last_activity)
+            case Code.IDLE:
+                return self._idle(words)
+            case _:
+                assert_never(code)
+
+    def _idle(self, words: idle_words.Words) -> str:
         return words.idle(
             self.idle_from,
             self.heartbeat.facts if self.heartbeat else {},
@@ -605,7 +632,7 @@ class _Look:
     def _due_at(self, warned: GivenWarning | None) -> datetime:
         """When the decision could change first. Between heartbeats nothing else can."""
         soonest, latest = (self.now + self.policy.minutes(count) for count in (self.policy.soonest, self.policy.latest))
-        if self.run.state != "ready":
+        if self.run.state != State.READY:
             return latest
         standing = (warned is not None and warned.code != LIMIT) or self.warned is not None
         events: list[datetime | None] = [

@@ -3,26 +3,29 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from enum import StrEnum
 
-WAIT, UNDO, TERMINATE, STOP, FINISH, START, SETTLE, GONE = (
-    "wait",
-    "undo",
-    "terminate",
-    "stop",
-    "finish",
-    "start",
-    "settle",
-    "gone",
-)
-STATES = ("requested", "launching", "stopping", "starting", "terminating")
-NEEDS_INSTANCE = ("stopping", "starting")
+from chalicelib.notebook import life, machine
+from chalicelib.notebook.life import State
+from chalicelib.notebook.machine import InstanceState
+
 RUNNING = "RUNNING"
 
-_GONE = ("shutting-down", "terminated")
-_UP = ("pending", "running")
+
+class Mend(StrEnum):
+    """What to do."""
+
+    WAIT = "wait"
+    UNDO = "undo"
+    TERMINATE = "terminate"
+    STOP = "stop"
+    FINISH = "finish"
+    START = "start"
+    SETTLE = "settle"
+    GONE = "gone"
 
 
-def decide(state: str, execution: str | None, instance: str | None) -> str:  # noqa: PLR0911 - one return a case
+def decide(state: str, execution: str | None, instance: str | None) -> Mend:  # noqa: PLR0911 - one return a case
     """What to do.
 
     Args:
@@ -30,23 +33,23 @@ def decide(state: str, execution: str | None, instance: str | None) -> str:  # n
         execution: status of the workflow's execution that the record counts last; None: there is none.
         instance: EC2's state of the instance; None: EC2 knows none.
     """
-    if execution == RUNNING or state not in STATES:
-        return WAIT
-    if state in ("requested", "launching"):
-        return UNDO
-    if state == "terminating":
-        return TERMINATE
-    if instance is None or instance in _GONE:
-        return GONE
-    if state == "stopping":
-        return STOP if instance in _UP else FINISH
+    if execution == RUNNING or state not in life.MOVING:
+        return Mend.WAIT
+    if state in life.LAUNCHING:
+        return Mend.UNDO
+    if state == State.TERMINATING:
+        return Mend.TERMINATE
+    if instance is None or instance in machine.GONE:
+        return Mend.GONE
+    if state == State.STOPPING:
+        return Mend.STOP if instance in machine.UP else Mend.FINISH
     if execution is None:
         # Asked for, and nobody began.
-        return START
-    if instance == "stopping":
-        return WAIT
+        return Mend.START
+    if instance == InstanceState.STOPPING:
+        return Mend.WAIT
     # A machine that runs without anybody's knowing whether it answers is stopped: asking again starts it.
-    return STOP if instance in _UP else SETTLE
+    return Mend.STOP if instance in machine.UP else Mend.SETTLE
 
 
 def next_look(since: datetime, now: datetime, minute: timedelta) -> datetime:

@@ -15,6 +15,7 @@ from chalicelib.errors import NodError
 from chalicelib.heartbeats import DueJob
 from chalicelib.idle_words import Words, hours
 from chalicelib.model import PASSWORD_FAILED, SLACK, START_FAILED, STOP_FAILED, UNKNOWN, Failure, Notebook, User
+from chalicelib.notebook.life import OVER, State
 from chalicelib.prices import Catalogue
 from chalicelib.views import NotebookView
 
@@ -125,12 +126,12 @@ class About:
 def due(notebook: Notebook) -> str | None:
     """The kind that tells of the state that a notebook has come to. None while it is on the way to another."""
     error = notebook.error
-    if notebook.state in ("failed", "terminated"):
-        return notebook.state
+    if notebook.state in OVER:
+        return str(notebook.state)
     # An error stays until the next stop or start: it need not be what the notebook has come to.
-    if notebook.state == "stopped":
+    if notebook.state == State.STOPPED:
         return START_FAILED if error is not None and error.of_start else "stopped"
-    if notebook.state != "ready":
+    if notebook.state != State.READY:
         return None
     if error is not None and error.code in (STOP_FAILED, PASSWORD_FAILED):
         return error.code

@@ -7,9 +7,11 @@ import zlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from decimal import Decimal
+from enum import StrEnum
 
 from chalicelib import passwords, rows
 from chalicelib.errors import FieldError, InvalidFields
+from chalicelib.notebook.life import State
 from chalicelib.prices import catalogue
 from chalicelib.schema import Choice, Field, ListOf, Number, Text, Whole
 
@@ -52,20 +54,16 @@ STEPS = (
 )
 """Keys of `steps` in the record, in the order in which they are shown."""
 
-STATES = (
-    "requested",
-    "launching",
-    "ready",
-    "stopping",
-    "stopped",
-    "starting",
-    "resizing",
-    "terminating",
-    "terminated",
-    "failed",
-)
 
-STEP_STATES = ("waiting", "running", "done", "failed", "cancelled")
+class StepState(StrEnum):
+    """How a step of a launch stands. `cancelled`: something else cut it off."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
 
 REQUEST_FIELDS: dict[str, Field] = {
     "name": Field(
@@ -372,7 +370,7 @@ class Notebook:
     owner: str
     """Id of the user."""
     name: str
-    state: str
+    state: State
     created_at: str
     updated_at: str
     instance_type: str
@@ -443,7 +441,7 @@ class Notebook:
     def url(self) -> str | None:
         """Where it answers, while it is ready. A VPC without DNS hostnames leaves the name empty."""
         host = self.public_dns_name or self.address
-        return f"https://{host}:8888" if self.state == "ready" and host else None
+        return f"https://{host}:8888" if self.state == State.READY and host else None
 
     def with_password_hash(self, password_hash: str) -> Notebook:
         """The same with another password."""
@@ -459,7 +457,7 @@ class Notebook:
             id=str(record["id"]),
             owner=str(record["owner"]),
             name=str(record["name"]),
-            state=str(record["state"]),
+            state=State(str(record["state"])),
             created_at=str(record["created_at"]),
             updated_at=str(record.get("updated_at", record["created_at"])),
             instance_type=str(record["instance_type"]),

@@ -6,17 +6,18 @@ import types
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
+from enum import StrEnum
 
 from chalicelib import VERSION, links, paging
 from chalicelib.body import FORM, JSON, MAX_BYTES
 from chalicelib.detail import NotebookDetail
 from chalicelib.events import EventList
-from chalicelib.model import MOST_EXTEND_HOURS, PASSWORD_FIELDS, REQUEST_FIELDS, STATES, STEP_STATES, extend_fields
+from chalicelib.model import MOST_EXTEND_HOURS, PASSWORD_FIELDS, REQUEST_FIELDS, extend_fields
 from chalicelib.pages import Note
 from chalicelib.problems import CONTENT_TYPE
 from chalicelib.schema import Field, Schema
 from chalicelib.tokens import IDEMPOTENCY_KEY
-from chalicelib.views import LaunchedView, NotebookList, NotebookView, Step
+from chalicelib.views import LaunchedView, NotebookList, NotebookView
 
 
 @dataclass(frozen=True)
@@ -503,10 +504,10 @@ def _collect(answer: type, components: dict[str, Schema]) -> None:
     hints = typing.get_type_hints(answer)
     for entry in fields(answer):
         properties[entry.name] = _schema(hints[entry.name], components)
-        _refine(answer, entry.name, properties[entry.name])
+        _refine(entry.name, properties[entry.name])
 
 
-def _schema(hint: object, components: dict[str, Schema]) -> Schema:
+def _schema(hint: object, components: dict[str, Schema]) -> Schema:  # noqa: PLR0911 - one return a kind
     if isinstance(hint, types.UnionType):
         (inner,) = (part for part in typing.get_args(hint) if part is not type(None))
         schema = _schema(inner, components)
@@ -518,6 +519,8 @@ def _schema(hint: object, components: dict[str, Schema]) -> Schema:
         return {"type": "object"}
     if typing.get_origin(hint) is list:
         return {"type": "array", "items": _schema(typing.get_args(hint)[0], components)}
+    if isinstance(hint, type) and issubclass(hint, StrEnum):
+        return {"type": "string", "enum": list(hint)}
     if isinstance(hint, type) and is_dataclass(hint):
         _collect(hint, components)
         return {"$ref": f"#/components/schemas/{hint.__name__}"}
@@ -525,15 +528,11 @@ def _schema(hint: object, components: dict[str, Schema]) -> Schema:
     return {"type": simple[hint]}
 
 
-def _refine(answer: type, name: str, schema: Schema) -> None:
+def _refine(name: str, schema: Schema) -> None:
     """What a Python type does not say."""
     if name.endswith(("_at", "_until")) or name == "at":
         schema["format"] = "date-time"
     elif name in ("url", "link"):
         schema["format"] = "uri"
-    elif name == "state" and issubclass(answer, NotebookView):
-        schema["enum"] = list(STATES)
-    elif name == "state" and answer is Step:
-        schema["enum"] = list(STEP_STATES)
     elif name == "id":
         schema["pattern"] = "^nb-[0-9a-f]{20}$"

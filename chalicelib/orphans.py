@@ -10,15 +10,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from chalicelib import rows, times
 from chalicelib.model import Notebook
+from chalicelib.notebook import life
+from chalicelib.notebook.life import State
 
 INSTANCE, VOLUME, ADDRESS, GROUP = "instance", "volume", "address", "security group"
-NOTE, WAIT, TELL, STOP, REMOVE, KEEP = "note", "wait", "tell", "stop", "remove", "keep"
 
-_OVER = ("terminated", "failed")
-_BEGINNING = ("requested", "launching")
+
+class Action(StrEnum):
+    """What to do now."""
+
+    NOTE = "note"
+    WAIT = "wait"
+    TELL = "tell"
+    STOP = "stop"
+    REMOVE = "remove"
+    KEEP = "keep"
+
+
+NOTE, WAIT, TELL = Action.NOTE, Action.WAIT, Action.TELL
+STOP, REMOVE, KEEP = Action.STOP, Action.REMOVE, Action.KEEP
 
 
 @dataclass(frozen=True)
@@ -99,9 +113,9 @@ class Rules:
 
 def is_orphan(resource: Resource, notebook: Notebook | None) -> bool:
     """Whether nobody answers for it. `notebook`: the record that its tag names, None where there is none."""
-    if notebook is None or notebook.state in _OVER:
+    if notebook is None or notebook.state in life.OVER:
         return True
-    if resource.kind != INSTANCE or notebook.instance_id is None or notebook.state in _BEGINNING:
+    if resource.kind != INSTANCE or notebook.instance_id is None or notebook.state in life.LAUNCHING:
         # What is being made is in the record only at its end.
         return False
     return notebook.instance_id != resource.id
@@ -110,7 +124,7 @@ def is_orphan(resource: Resource, notebook: Notebook | None) -> bool:
 def is_kept(resource: Resource, notebook: Notebook | None) -> bool:
     """Whether it is a disk that may be all that is left of a notebook which failed. One that was deleted had its owner
     say that the disk may go."""
-    return resource.kind == VOLUME and notebook is not None and notebook.state == "failed"
+    return resource.kind == VOLUME and notebook is not None and notebook.state == State.FAILED
 
 
 def too_many(orphans: int, looked_at: int, rules: Rules) -> bool:
@@ -125,7 +139,7 @@ def seen(known: Known | None, now: datetime, rules: Rules) -> Known:
     return replace(known, seen_at=max(now, known.seen_at))
 
 
-def decide(resource: Resource, known: Known, rules: Rules, now: datetime) -> str:
+def decide(resource: Resource, known: Known, rules: Rules, now: datetime) -> Action:
     """What to do now: NOTE or WAIT (nothing), TELL, STOP, REMOVE, or KEEP: nobody knows of what may hold data."""
     grace = rules.minutes(rules.grace)
     if now - known.first_seen_at < grace or (resource.created_at is not None and now - resource.created_at < grace):

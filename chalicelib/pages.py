@@ -20,6 +20,9 @@ from urllib.parse import quote
 from chalicelib import links, times
 from chalicelib.idle_words import Words, hours
 from chalicelib.messages import ahead
+from chalicelib.model import StepState
+from chalicelib.notebook import life
+from chalicelib.notebook.life import State
 from chalicelib.views import NotebookView, Step
 
 CONTENT_TYPE = "text/html; charset=utf-8"
@@ -167,8 +170,6 @@ _MAIL_IS_OFF = (
     "email on again, open the link in AWS's mail with the subject Unsubscribe Confirmation, or ask your administrator "
     "for a new confirmation."
 )
-_MOVING = frozenset({"requested", "launching", "starting", "stopping", "terminating"})
-_ENDED = frozenset({"failed", "terminating", "terminated"})
 
 
 class Note(StrEnum):
@@ -281,7 +282,7 @@ def state(situation: Situation, forms: Mapping[str, Form], link: str | None = No
     return Page(
         title,
         tuple(parts),
-        view.state in _MOVING,
+        view.state in life.MOVING,
         now=situation.now,
         again=link,
         news=f"{title}: {running}" if running else title,
@@ -323,7 +324,7 @@ def done(
     if action == links.EXTEND and note is None:
         note = Note.KEPT
     page = state(situation, forms or {}, link, note)
-    if situation.view.state == "ready" and action == links.WAKE and not link:
+    if situation.view.state == State.READY and action == links.WAKE and not link:
         return replace(page, parts=(*page.parts, _paragraph(_BY_ITS_LINK)))
     if note is Note.OLD_PAGE and action in fitting(situation) and action not in (forms or {}):
         return replace(page, parts=(*page.parts, _paragraph(_TO_DO_MORE)))
@@ -336,7 +337,7 @@ def late(situation: Situation, action: str, forms: Mapping[str, Form]) -> Page:
     page = state(situation, forms)
     parts = [_paragraph(f"The link that you followed is too old to {verb}. This is how things are now.", "note")]
     parts += page.parts
-    if situation.view.state not in _ENDED and "<form" not in "".join(page.parts):
+    if situation.view.state not in life.ENDED and "<form" not in "".join(page.parts):
         parts.append(_paragraph(_TO_DO_MORE))
     return replace(page, parts=tuple(parts), status=410)
 
@@ -349,11 +350,11 @@ def refusal(title: str, detail: str) -> Page:
 def fitting(situation: Situation) -> tuple[str, ...]:
     """The actions that its state allows, the most likely one first."""
     state_ = situation.view.state
-    if state_ == "ready":
+    if state_ == State.READY:
         return (links.EXTEND, links.STOP)
-    if state_ == "starting":
+    if state_ == State.STARTING:
         return (links.EXTEND,)
-    return (links.WAKE,) if state_ == "stopped" and situation.may_run else ()
+    return (links.WAKE,) if state_ == State.STOPPED and situation.may_run else ()
 
 
 class _Say:
@@ -380,7 +381,7 @@ class _Say:
 
     def kept(self) -> str | None:
         """Until when it is kept. None where nothing runs or is about to."""
-        if self.view.state not in ("ready", "starting") or not self.view.hold_until:
+        if self.view.state not in life.EXTENDABLE or not self.view.hold_until:
             return None
         return f"{self.view.name} is kept until {self.clock(self.view.hold_until)}"
 
@@ -398,34 +399,34 @@ class _Say:
         if note is Note.BUSY:
             return "AWS did not answer that click in time, so it may not have worked. This is how things are now."
         if note is Note.QUOTA:
-            again = self.view.state == "stopped" and self.situation.may_run
+            again = self.view.state == State.STOPPED and self.situation.may_run
             return "Your limit of running notebooks was reached when you pressed. You can try again." if again else None
         return self._in_vain(note)
 
     def _in_vain(self, note: Note) -> str | None:
         """Of a button that its state did not allow, by the state now."""
         state_ = self.view.state
-        if note is Note.KEPT or state_ == "failed":
+        if note is Note.KEPT or state_ == State.FAILED:
             return None
         said = {
             Note.STOP: {
-                "stopping": "It is already stopping: pressing Stop once is enough.",
-                "stopped": "It has already stopped: there is nothing left to stop.",
-                "starting": "It is waking up, and can be stopped as soon as it runs.",
-                "ready": "It was not running when you pressed Stop. It is running now.",
+                State.STOPPING: "It is already stopping: pressing Stop once is enough.",
+                State.STOPPED: "It has already stopped: there is nothing left to stop.",
+                State.STARTING: "It is waking up, and can be stopped as soon as it runs.",
+                State.READY: "It was not running when you pressed Stop. It is running now.",
             },
             Note.WAKE: {
-                "stopping": "It is still stopping. The button to wake it appears here as soon as it has stopped.",
-                "stopped": "It could not be woken when you pressed. You can try again.",
-                "starting": "It is already waking up: pressing Wake once is enough.",
-                "ready": "It is already running.",
+                State.STOPPING: "It is still stopping. The button to wake it appears here as soon as it has stopped.",
+                State.STOPPED: "It could not be woken when you pressed. You can try again.",
+                State.STARTING: "It is already waking up: pressing Wake once is enough.",
+                State.READY: "It is already running.",
             },
             Note.EXTEND: {
-                "stopping": "It began to stop before you pressed, so there was nothing left to keep running. "
+                State.STOPPING: "It began to stop before you pressed, so there was nothing left to keep running. "
                 "The button to wake it appears here as soon as it has stopped.",
-                "stopped": "It stopped before you pressed, so there was nothing left to keep running.",
-                "starting": "It was not running when you pressed. It is waking up now, and can be kept longer.",
-                "ready": "It was not running when you pressed. It is running now, and can be kept longer.",
+                State.STOPPED: "It stopped before you pressed, so there was nothing left to keep running.",
+                State.STARTING: "It was not running when you pressed. It is waking up now, and can be kept longer.",
+                State.READY: "It was not running when you pressed. It is running now, and can be kept longer.",
             },
         }[note]
         return said.get(state_)
@@ -454,7 +455,7 @@ class _Say:
 
     def running(self) -> list[str]:
         """What a person wants to know about a notebook that runs."""
-        if self.view.state != "ready":
+        if self.view.state != State.READY:
             return []
         facts = []
         if self.view.stops_at:
@@ -487,7 +488,7 @@ def _launch_step(step: Step) -> str:
 def _took(step: Step) -> str:
     began, ended = times.from_text(step.started_at), times.from_text(step.finished_at)
     if step.state != "done" or began is None or ended is None:
-        return step.state if step.state in ("failed", "cancelled") else ""
+        return step.state if step.state in (StepState.FAILED, StepState.CANCELLED) else ""
     seconds = max(0, round((ended - began).total_seconds()))
     return f"done in {seconds} s" if seconds < 100 else f"done in {seconds // 60} min {seconds % 60:02d} s"
 
@@ -568,15 +569,15 @@ def _terminated(say: _Say) -> tuple[str, list[str]]:
 
 
 _STATES = {
-    "requested": _launching,
-    "launching": _launching,
-    "starting": _starting,
-    "ready": _ready,
-    "stopping": _stopping,
-    "stopped": _stopped,
-    "failed": _failed,
-    "terminating": _terminating,
-    "terminated": _terminated,
+    State.REQUESTED: _launching,
+    State.LAUNCHING: _launching,
+    State.STARTING: _starting,
+    State.READY: _ready,
+    State.STOPPING: _stopping,
+    State.STOPPED: _stopped,
+    State.FAILED: _failed,
+    State.TERMINATING: _terminating,
+    State.TERMINATED: _terminated,
 }
 
 

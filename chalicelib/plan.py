@@ -20,6 +20,7 @@ from chalicelib.model import (
     User,
     due_shard,
 )
+from chalicelib.notebook.life import State
 from chalicelib.prices import Catalogue
 from chalicelib.settings import Settings
 
@@ -159,7 +160,7 @@ def new_notebook(
         owner=user.id,
         owner_name=user.name,
         name=name,
-        state="requested",
+        state=State.REQUESTED,
         created_at=moment,
         updated_at=moment,
         instance_type=resolve_type(request, user),

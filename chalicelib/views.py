@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 from chalicelib import rows, times
 from chalicelib.costs import Cost, cost, run_started
-from chalicelib.model import STEPS, Failure, Notebook, ServerTrouble, Stop, User
+from chalicelib.model import STEPS, Failure, Notebook, ServerTrouble, StepState, Stop, User
+from chalicelib.notebook import life
+from chalicelib.notebook.life import State
 from chalicelib.plan import shown_state
 from chalicelib.prices import Catalogue
 
@@ -18,7 +20,6 @@ if TYPE_CHECKING:
     from chalicelib.idleness import Shown
     from chalicelib.server_health import ServerHealth
 
-_RUNNING = frozenset({"launching", "ready", "stopping"})
 # Of a notebook that was aborted or deleted while it launched: none of its steps failed.
 _INTERRUPTIONS = frozenset({"launch_aborted", "terminate_failed"})
 
@@ -28,7 +29,7 @@ class Step:
     """One step of the launch. `state`: waiting, running, done, failed, or cancelled (cut off by something else)."""
 
     name: str
-    state: str
+    state: StepState
     started_at: str | None
     finished_at: str | None
     detail: str | None = None
@@ -78,7 +79,7 @@ class NotebookView:
     owner: str
     owner_id: str
     name: str
-    state: str
+    state: State
     steps: list[Step]
     url: str | None
     link: str | None
@@ -127,8 +128,8 @@ class NotebookView:
         how its server is by the same heartbeat; without it what the record holds is told. Why and when it stopped is
         told until it runs again, and how long it is held while that lies ahead.
         """
-        down = notebook.state in ("stopped", "starting")
-        ready = notebook.state == "ready"
+        down = notebook.state in life.DOWN
+        ready = notebook.state == State.READY
         known = health or notebook
         return cls(
             id=notebook.id,
@@ -150,13 +151,13 @@ class NotebookView:
             environment=notebook.environment,
             created_at=notebook.created_at,
             ready_at=notebook.ready_at,
-            run_started_at=_time(run_started(notebook)) if notebook.state in _RUNNING else None,
+            run_started_at=_time(run_started(notebook)) if notebook.state in life.RUN_SHOWN else None,
             last_active_at=_time(shown.last_active_at) if shown else None,
             last_activity=shown.last_activity if shown else None,
             stops_at=_time(shown.stops_at) if shown else None,
             hold_until=_ahead(notebook.hold_until, now),
             stopped_at=notebook.stopped_at if down else None,
-            stop=_stop(notebook) if down or notebook.state == "stopping" else None,
+            stop=_stop(notebook) if down or notebook.state == State.STOPPING else None,
             safe_mode=Trouble.of(known.safe_mode) if ready else None,
             not_answering=Trouble.of(known.not_answering) if ready else None,
             left_out=list(health.left_out) if ready and health else [],
@@ -211,22 +212,22 @@ def _step(notebook: Notebook, name: str) -> Step:
     entry = notebook.steps.get(name, {})
     started, finished, failed = (rows.text(entry, key) for key in ("started_at", "finished_at", "failed_at"))
     if finished is not None:
-        state = "done"
+        state = StepState.DONE
     elif failed is not None:
-        state = "failed"
+        state = StepState.FAILED
     elif started is None:
-        state = "waiting"
-    elif notebook.state in ("requested", "launching"):
-        state = "running"
+        state = StepState.WAITING
+    elif notebook.state in life.LAUNCHING:
+        state = StepState.RUNNING
     else:
-        state = "failed" if _failed_step(notebook) == name else "cancelled"
+        state = StepState.FAILED if _failed_step(notebook) == name else StepState.CANCELLED
     return Step(name, state, started, finished or failed, rows.text(entry, "detail"))
 
 
 def _failed_step(notebook: Notebook) -> str | None:
     """The step that its launch failed in, where none says so itself: the only one that was under way. None if there is
     none or were several, or if something else ended the launch."""
-    failed = notebook.state == "failed" or notebook.failed_at is not None
+    failed = notebook.state == State.FAILED or notebook.failed_at is not None
     if not failed or (notebook.error is not None and notebook.error.code in _INTERRUPTIONS):
         return None
     begun = [

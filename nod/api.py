@@ -28,6 +28,7 @@ from nod.errors import (
     UsageError,
 )
 from nod.retry import Patience, retry_after
+from nod.states import State
 from nod.text import clean, seconds
 
 Document = Mapping[str, object]
@@ -108,11 +109,11 @@ class Api:
 
     def stop(self, notebook_id: str) -> dict[str, object]:
         """`POST /notebooks/{id}/stop`. Raises as `request_notebook`."""
-        return self._settle(notebook_id, "stop", settled=("stopping", "stopped"))
+        return self._settle(notebook_id, "stop", settled=(State.STOPPING, State.STOPPED))
 
     def start(self, notebook_id: str) -> dict[str, object]:
         """`POST /notebooks/{id}/start`. Raises as `request_notebook`."""
-        return self._settle(notebook_id, "start", settled=("starting", "ready"))
+        return self._settle(notebook_id, "start", settled=(State.STARTING, State.READY))
 
     def extend(self, notebook_id: str, hours: float) -> dict[str, object]:
         """`POST /notebooks/{id}/extend`. Raises as `request_notebook`."""

@@ -19,12 +19,18 @@ from nod.errors import (
 from nod.model import Notebook, warnings_of
 from nod.output import LABEL, Output
 from nod.progress import Display, JsonLines, choose
+from nod.states import State
 from nod.text import clean
 from nod.verdict import check
 from nod.wait import Wait
 
 Ask = Callable[[str], str]
-_WANTED = {"requested": "ready", "launching": "ready", "starting": "ready", "stopping": "stopped"}
+_WANTED: Mapping[str, State] = {
+    State.REQUESTED: State.READY,
+    State.LAUNCHING: State.READY,
+    State.STARTING: State.READY,
+    State.STOPPING: State.STOPPED,
+}
 """Where a state that passes by itself is to lead."""
 
 
@@ -77,9 +83,9 @@ class Commands:
             )
             error.told = True
             raise
-        if self._output.as_json or notebook.state == "ready":
+        if self._output.as_json or notebook.state == State.READY:
             self._told(wait, accepted, request)
-        check(notebook, wanted="ready")
+        check(notebook, wanted=State.READY)
         return 0
 
     def list(self) -> int:
@@ -101,7 +107,7 @@ class Commands:
             return 0
         now = self._api.server_now()
         show.block(self._output, notebook, now)
-        if notebook.launching or notebook.state == "failed":
+        if notebook.launching or notebook.state == State.FAILED:
             show.step_lines(self._output, notebook, now)
         return 0
 
@@ -114,11 +120,11 @@ class Commands:
         try:
             notebook = wait.follow(notebook_id)
         except RefusedError as error:
-            if error.status == 404 and wait.notebook is not None and wait.notebook.state == "terminating":
+            if error.status == 404 and wait.notebook is not None and wait.notebook.state == State.TERMINATING:
                 self._output.say(f"{wait.notebook.title} is gone.")
                 return 0
             raise
-        if not as_json and notebook.state != "failed":
+        if not as_json and notebook.state != State.FAILED:
             show.block(self._output, notebook, self._api.server_now())
         check(notebook, wanted=_WANTED.get(wait.passed or ""))
         return 0
@@ -140,7 +146,7 @@ class Commands:
                 )
             notebook = Notebook.from_json(self._api.notebook(notebook_id))
             confirm = notebook.name or notebook.id
-            gone = notebook.state == "terminated"
+            gone = notebook.state == State.TERMINATED
             if not (yes or gone) and ask is not None and not self._confirmed(notebook, confirm, ask):
                 raise OperationFailedError("That is not its name. Nothing was deleted.", code="not_confirmed")
         try:
@@ -151,7 +157,7 @@ class Commands:
         notebook = Notebook.from_json(document)
         if self._output.as_json:
             self._output.document(document)
-        elif notebook.state == "terminated":
+        elif notebook.state == State.TERMINATED:
             self._output.head(f"{notebook.title} is deleted already")
         else:
             self._output.head(f"{notebook.title} is being deleted")
@@ -228,7 +234,12 @@ def _how_to_go_on(notebook: Notebook) -> tuple[str, ...]:
 def _instead_of_cancelling(notebook: Notebook) -> tuple[str, ...]:
     stop = f"{'Stop it':<{LABEL}}nod stop {notebook.id}"
     delete = f"{'Delete it':<{LABEL}}nod delete {notebook.id}"
-    return {"ready": (stop, delete), "terminating": (), "terminated": ()}.get(notebook.state, (delete,))
+    verbs: Mapping[str, tuple[str, ...]] = {
+        State.READY: (stop, delete),
+        State.TERMINATING: (),
+        State.TERMINATED: (),
+    }
+    return verbs.get(notebook.state, (delete,))
 
 
 def _password_lines(accepted: Accepted, request: Request) -> tuple[str, ...]:

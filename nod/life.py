@@ -16,6 +16,7 @@ from nod.model import Event, Notebook
 from nod.names import find, is_id
 from nod.output import LABEL, Output
 from nod.progress import choose
+from nod.states import State
 from nod.verdict import check
 from nod.wait import Wait
 
@@ -66,7 +67,7 @@ class Life:
         if self._output.as_json:
             self._output.document(document)
             return 0
-        done = notebook.state == "stopped"
+        done = notebook.state == State.STOPPED
         self._output.head(f"{notebook.title} is {'stopped' if done else 'being stopped'}")
         self._output.note("Disk", "What is on it stays, and it costs until the notebook is deleted.")
         if not done:
@@ -99,9 +100,9 @@ class Life:
         except NodError as error:
             error.hints += (*(() if isinstance(error, RefusedError) else ("The start goes on.",)), follow)
             raise
-        if self._output.as_json or notebook.state == "ready":
+        if self._output.as_json or notebook.state == State.READY:
             self._show(waiting)
-        check(notebook, wanted="ready")
+        check(notebook, wanted=State.READY)
         return 0
 
     def extend(self, target: str, hours: float) -> int:

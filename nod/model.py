@@ -8,13 +8,8 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 
 from nod.errors import BadAnswerError
+from nod.states import LAUNCHING, MOVING, StepState
 from nod.text import clean
-
-LAUNCHING = frozenset({"requested", "launching"})
-ENDED = frozenset({"failed", "terminating", "terminated"})
-"""Such a notebook does not run again."""
-MOVING = frozenset({"requested", "launching", "starting", "stopping", "resizing", "terminating"})
-"""States that pass by themselves. In every other one there is nothing to wait for."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +28,7 @@ class Step:
             return None
         if self.finished_at is not None:
             end = self.finished_at
-        elif self.state == "running":
+        elif self.state == StepState.RUNNING:
             end = now
         else:
             return None

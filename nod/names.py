@@ -6,7 +6,8 @@ import re
 from collections.abc import Sequence
 
 from nod.errors import NoSuchNameError
-from nod.model import ENDED, Notebook
+from nod.model import Notebook
+from nod.states import ENDED
 
 _ID = re.compile(r"nb-[0-9a-f]{20}")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")

@@ -16,6 +16,7 @@ from nod import steps, text
 from nod.clock import Clock
 from nod.model import Step
 from nod.output import Output, can_show
+from nod.states import StepState
 from nod.view import FANCY, Sight, frame
 
 
@@ -160,6 +161,6 @@ def choose(output: Output, clock: Clock) -> Display:
 def _step_line(step: Step, now: datetime) -> str:
     spent = step.seconds(now)
     line = f"{steps.title(step.name)}: {step.state}"
-    if step.state != "running" and spent is not None:
+    if step.state != StepState.RUNNING and spent is not None:
         line += f" ({text.seconds(spent)})"
     return f"{line}: {step.detail}" if step.detail else line

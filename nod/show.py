@@ -12,6 +12,7 @@ from rich.text import Text
 from nod import steps, text
 from nod.model import Notebook, Notification, Stop
 from nod.output import Output
+from nod.states import LAUNCHING, NOBODY_ANSWERS, OVER, State, StepState
 from nod.view import state_style
 
 _TOLD = {
@@ -22,7 +23,6 @@ _TOLD = {
     "sent": "sent",
     "failed": "could not be delivered",
 }
-_NOBODY_ANSWERS = frozenset({"stopping", "stopped", "failed", "terminating", "terminated"})
 _BY = {
     "link": "by someone with the link",
     "sweep": "by itself",
@@ -61,11 +61,11 @@ def block(output: Output, notebook: Notebook, now: datetime, *, password: Sequen
         output.row("Password", password[0], "bold")
         for line in password[1:]:
             output.note("", line)
-    if notebook.certificate_sha256 and notebook.state not in _NOBODY_ANSWERS:
+    if notebook.certificate_sha256 and notebook.state not in NOBODY_ANSWERS:
         certificate(output, notebook.certificate_sha256)
     if notebook.instance_type:
         output.row("Type", _machine(notebook))
-    if notebook.state not in ("failed", "terminated"):
+    if notebook.state not in OVER:
         output.note("Price", price(notebook))
     _life(output, notebook, now)
     for number, notification in enumerate(notebook.notifications):
@@ -74,7 +74,7 @@ def block(output: Output, notebook: Notebook, now: datetime, *, password: Sequen
         output.note("Left out", f"server extensions of yours that are not loaded: {', '.join(notebook.left_out)}")
     for number, line in enumerate((notebook.last_words or "").splitlines()):
         output.row("" if number else "Last words", line)
-    failed = [step for step in notebook.steps if step.state == "failed"]
+    failed = [step for step in notebook.steps if step.state == StepState.FAILED]
     for step in failed:
         output.note("Failed in", steps.title(step.name) + (f": {step.detail}" if step.detail else ""))
 
@@ -146,7 +146,7 @@ def price(notebook: Notebook) -> str:
     if notebook.per_hour is None:
         return "not known for this type and region"
     words = f"{_money(notebook.per_hour, notebook.currency)} an hour while it runs"
-    if notebook.state == "stopped":
+    if notebook.state == State.STOPPED:
         words += ", now for its disk only"
     if notebook.so_far is not None:
         words += f"; {_money(notebook.so_far, notebook.currency)} so far"
@@ -176,12 +176,12 @@ def mark(notebook: Notebook) -> str:
 
 def stops_briefly(notebook: Notebook, now: datetime) -> str:
     """For a cell of the table: `in 23 min`, `in 2 h, held`, `3 h ago: idle`."""
-    if notebook.stopped_at is not None and notebook.state == "stopped":
+    if notebook.stopped_at is not None and notebook.state == State.STOPPED:
         words = text.since(notebook.stopped_at, now)
         return f"{words}: {notebook.stop.code}" if notebook.stop.code else words
-    if notebook.state == "stopping":
+    if notebook.state == State.STOPPING:
         return f"now: {notebook.stop.code}" if notebook.stop.code else "now"
-    if notebook.state != "ready" or notebook.stops_at is None:
+    if notebook.state != State.READY or notebook.stops_at is None:
         return "-"
     words = text.distance(notebook.stops_at, now) if notebook.stops_at > now else "due"
     return f"{words}, held" if notebook.hold_until is not None and notebook.hold_until > now else words
@@ -223,7 +223,7 @@ def why_stopped(stop: Stop) -> str | None:
 def told(notification: Notification, state: str) -> str:
     """A channel and how far its message is, for a notebook in `state`."""
     words = _TOLD.get(notification.state, notification.state)
-    if notification.state == "pending" and state in ("requested", "launching"):
+    if notification.state == "pending" and state in LAUNCHING:
         words = "gets the link when the notebook is ready"
     return f"{notification.channel}: {words}"
 
@@ -250,27 +250,27 @@ def _links(output: Output, notebook: Notebook) -> None:
 
 def _life(output: Output, notebook: Notebook, now: datetime) -> None:
     """What keeps it running, when it stops, why it stopped, and what can be done about it."""
-    if notebook.state == "ready":
+    if notebook.state == State.READY:
         used = active(notebook, now)
         if used:
             output.note("Last active", used)
         free = room(notebook)
         if free:
             output.note("Disk", free)
-    if notebook.state in ("requested", "launching", "starting", "ready"):
+    if notebook.state in LAUNCHING | {State.STARTING, State.READY}:
         output.note("Stops", stops(notebook, now))
         kept = held(notebook, now)
         if kept:
             output.note("Held", kept)
-    if notebook.state == "ready":
+    if notebook.state == State.READY:
         output.row("", f"nod extend {notebook.id} HOURS keeps it, nod stop {notebook.id} stops it")
-    if notebook.state in ("stopping", "stopped"):
-        if notebook.stopped_at is not None and notebook.state == "stopped":
+    if notebook.state in (State.STOPPING, State.STOPPED):
+        if notebook.stopped_at is not None and notebook.state == State.STOPPED:
             output.row("Stopped", f"{text.local(notebook.stopped_at)} ({text.distance(notebook.stopped_at, now)})")
         why = why_stopped(notebook.stop)
         if why:
             output.note("Why", why)
-    if notebook.state == "stopped":
+    if notebook.state == State.STOPPED:
         output.row("Start it", f"nod start {notebook.id}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import zip_longest
@@ -13,22 +14,29 @@ from rich.text import Text
 
 from nod import steps, text
 from nod.model import Notebook, Step
+from nod.states import State, StepState
 
 FANCY = "⠋⠙⠹⠸⠼⠴⠦⠧⠇⠏✓✗·━─│"
 """The characters beyond ASCII; a terminal without them gets the plain form."""
 
 _SPINNER = FANCY[:10]
 _PLAIN_SPINNER = "|/-\\"
-_MARKS = {
-    "done": ("✓", "+", "green"),
-    "failed": ("✗", "!", "red"),
-    "cancelled": ("-", "-", "dim"),
-    "waiting": ("·", ".", "dim"),
+_MARKS: Mapping[str, tuple[str, str, str]] = {
+    StepState.DONE: ("✓", "+", "green"),
+    StepState.FAILED: ("✗", "!", "red"),
+    StepState.CANCELLED: ("-", "-", "dim"),
+    StepState.WAITING: ("·", ".", "dim"),
 }
-_HAPPENS = {
-    "starting": "The machine starts; then the notebook has to answer there.",
-    "stopping": "The machine shuts down. What is on its disk stays.",
-    "terminating": "Machine and disk are removed.",
+_HAPPENS: Mapping[str, str] = {
+    State.STARTING: "The machine starts; then the notebook has to answer there.",
+    State.STOPPING: "The machine shuts down. What is on its disk stays.",
+    State.TERMINATING: "Machine and disk are removed.",
+}
+_STYLES: Mapping[str, str] = {
+    State.READY: "green",
+    State.FAILED: "red",
+    State.STOPPED: "dim",
+    State.TERMINATED: "dim",
 }
 _LANE = 37
 _BAR = 18
@@ -83,7 +91,7 @@ def frame(sight: Sight, moment: float, width: int, *, fancy: bool) -> Renderable
 
 def state_style(state: str) -> str:
     """The colour of a notebook's state."""
-    return {"ready": "green", "failed": "red", "stopped": "dim", "terminated": "dim"}.get(state, "yellow")
+    return _STYLES.get(state, "yellow")
 
 
 class _Pen:
@@ -118,20 +126,20 @@ class _Pen:
         title = steps.title(step.name)
         spent = step.seconds(self._now)
         # A running step counts whole seconds: tenths would flicker.
-        count = "" if spent is None else f"{int(spent)} s" if step.state == "running" else text.seconds(spent)
+        count = "" if spent is None else f"{int(spent)} s" if step.state == StepState.RUNNING else text.seconds(spent)
         line = Text("  ", no_wrap=True, overflow="ellipsis")
         line.append(mark, style=style).append(f" {title:<22}", style="dim" if step.state == "waiting" else "")
-        line.append(f"{count:>8}", style="cyan" if step.state == "running" else "dim")
+        line.append(f"{count:>8}", style="cyan" if step.state == StepState.RUNNING else "dim")
         lines = [line]
         typical = steps.TYPICAL_SECONDS.get(step.name)
-        if step.state == "running" and typical is not None and spent is not None:
+        if step.state == StepState.RUNNING and typical is not None and spent is not None:
             lines.append(self._bar(steps.estimated_share(spent, typical)))
-        if step.detail and step.state in ("running", "failed"):
+        if step.detail and step.state in (StepState.RUNNING, StepState.FAILED):
             lines.append(Text(f"    {step.detail}", style="dim", no_wrap=True, overflow="ellipsis"))
         return lines
 
     def _mark(self, state: str) -> tuple[str, str]:
-        if state == "running":
+        if state == StepState.RUNNING:
             return self._spinner, "yellow"
         mark, plain, style = _MARKS.get(state, ("?", "?", "yellow"))
         return (mark if self._fancy else plain), style

@@ -8,6 +8,7 @@ from nod.errors import StillGoingError
 from nod.model import Notebook
 from nod.progress import Display
 from nod.retry import Patience
+from nod.states import State
 from nod.view import Sight
 
 SHORTEST_SECONDS = 1.0
@@ -43,7 +44,7 @@ class Wait:
         if self.notebook.moving:
             self.passed = self.notebook.state
         if self._launch is None:
-            self._launch = self.notebook.launching or self.notebook.state == "failed"
+            self._launch = self.notebook.launching or self.notebook.state == State.FAILED
         return self.notebook
 
     def follow(self, notebook_id: str) -> Notebook:

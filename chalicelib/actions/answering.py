@@ -11,18 +11,19 @@ from chalicelib.actions.stopping import LOOK_AFTER, finish_stop
 from chalicelib.aws.commands import Commands
 from chalicelib.aws.faults import as_unavailable
 from chalicelib.aws.instances import Instances
-from chalicelib.aws.ledger import event
 from chalicelib.aws.notebooks import NotebooksTable, Waiting
 from chalicelib.aws.workflows import Workflows
 from chalicelib.documents import is_ours
 from chalicelib.errors import CommandFailed, CommandPending, InstancePending, NodError, Unavailable
 from chalicelib.log import logger, note
 from chalicelib.model import Notebook
+from chalicelib.notebook import life, machine, moves
+from chalicelib.notebook.life import State, Writer
+from chalicelib.notebook.machine import InstanceState
 
-_LOST = ("shutting-down", "terminated")
-_STATES = ("running", "stopped", *_LOST)
-# States of a notebook in which its launch may still be at work.
-_LAUNCHING = ("launching", "terminating")
+# States in which a notebook stops with its machine.
+_STOPPABLE = (State.READY, State.STOPPING)
+_STATES = (InstanceState.RUNNING, InstanceState.STOPPED, *machine.GONE)
 
 
 def answer_command(detail: Mapping[str, object], stage: str, sent: Commands, workflows: Workflows) -> str:
@@ -112,15 +113,15 @@ class InstanceEvents:
         if waiting is None:
             return "ignored: nobody waits for this instance"
         note(notebook=waiting.id, execution=waiting.execution)
-        if waiting.state in _LAUNCHING and state != "running":
+        if waiting.state in life.MAY_HAVE_LAUNCH and state != InstanceState.RUNNING:
             return self._lost(waiting, instance_id, str(state))
         if waiting.wait_token is not None:
             # Start and stop look at the instance themselves, whatever the event says.
             done = self._workflows.succeed(waiting.wait_token, {"state": state})
             # A token that nobody waits for is of a workflow that was cut off: the instance is off all the same.
-            if done or state != "stopped":
+            if done or state != InstanceState.STOPPED:
                 return f"{waiting.id}: {state}{'' if done else ', too late'}"
-        if state == "stopped" and waiting.state in ("ready", "stopping"):
+        if state == InstanceState.STOPPED and waiting.state in _STOPPABLE:
             return self._stopped(waiting, instance_id, now)
         return "ignored: nobody waits for this instance"
 
@@ -150,18 +151,17 @@ class InstanceEvents:
         instance = self._instances().describe([instance_id]).get(instance_id)
         if notebook is None or notebook.instance_id != instance_id or instance is None:
             return f"{waiting.id}: stopped, too late"
-        if instance.state == "stopping" and notebook.state in ("ready", "stopping"):
+        if instance.state == InstanceState.STOPPING and notebook.state in _STOPPABLE:
             raise InstancePending(f"The event says that {instance_id} is stopped, EC2 still shows it as stopping.")
-        if instance.state != "stopped":
+        if instance.state != InstanceState.STOPPED:
             return f"{waiting.id}: stopped, too late"
-        if notebook.state == "ready":
+        if notebook.state == State.READY:
             stop = outside.stop_of(instance.reason)
-            line = event(notebook.id, now, "stop", stop.code, stop.reason, by=stop.by)
-            begun = self._notebooks.begin_stop(notebook, stop, now, now + LOOK_AFTER, line=line)
-            return f"{waiting.id}: stopped, too late" if begun is None else self._finish(begun)
+            begun = self._notebooks.move(moves.stop(notebook, stop, Writer.EVENT, now, now + LOOK_AFTER))
+            return self._finish(begun) if isinstance(begun, Notebook) else f"{waiting.id}: stopped, too late"
         # Lambda tries an event again that failed between the record and the workflow; and the event of an instance that
         # the sweep stopped may be here before the sweep has started the workflow.
-        return self._finish(notebook) if notebook.state == "stopping" else f"{waiting.id}: stopped, too late"
+        return self._finish(notebook) if notebook.state == State.STOPPING else f"{waiting.id}: stopped, too late"
 
     def _finish(self, notebook: Notebook) -> str:
         begun = finish_stop(notebook, workflows=self._workflows, stop_arn=self._stop_arn)

@@ -12,6 +12,7 @@ from chalicelib.aws.workflows import Workflows
 from chalicelib.deletion import Deletion, decide
 from chalicelib.errors import Unavailable
 from chalicelib.model import Notebook, User
+from chalicelib.notebook import moves
 
 # Each time the state moved between reading and writing; a launch moves it only twice.
 _ATTEMPTS = 4
@@ -39,8 +40,9 @@ def delete(
         if deletion is Deletion.DONE:
             return notebook
         if deletion is Deletion.BEGIN:
-            begun = notebooks.begin_deletion(notebook, now, now + LOOK_AFTER)
-            if begun is None:
+            move = moves.delete(notebook, user.id, f"{user.name} deleted it", now, now + LOOK_AFTER)
+            begun = notebooks.move(move)
+            if not isinstance(begun, Notebook):
                 continue
             notebook = begun
         execution = executions.delete(notebook, user.id)

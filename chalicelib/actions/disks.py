@@ -8,6 +8,7 @@ from chalicelib.actions.parts import Parts
 from chalicelib.actions.telling import Telling
 from chalicelib.aws.due import DueNotebooks
 from chalicelib.aws.users import UsersTable
+from chalicelib.notebook.life import State
 
 
 def tell_costs(users: UsersTable, notebooks: DueNotebooks, telling: Telling, parts: Parts, now: datetime) -> list[str]:
@@ -21,7 +22,7 @@ def tell_costs(users: UsersTable, notebooks: DueNotebooks, telling: Telling, par
         with parts.part():
             found, _ = notebooks.read(ids)
             stopped = sorted(
-                (record.notebook for record in found if record.notebook.state == "stopped"),
+                (record.notebook for record in found if record.notebook.state == State.STOPPED),
                 key=lambda notebook: (notebook.name, notebook.id),
             )
             if stopped and telling.tell_disks(user, stopped, now):

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -26,7 +26,10 @@ from chalicelib.aws.sweeps import SweepsTable
 from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import NodError, Unavailable
 from chalicelib.log import about, logger
-from chalicelib.model import STOP_FAILED, Failure, Notebook, Stop, due_shard
+from chalicelib.model import STOP_FAILED, Failure, Notebook, Stop
+from chalicelib.notebook import life, machine, moves
+from chalicelib.notebook.life import State, Writer
+from chalicelib.notebook.moves import Move, Why
 from chalicelib.pacing import THROTTLED, Limits, Pace
 
 Part = Callable[[], AbstractContextManager[None]]
@@ -39,8 +42,6 @@ LOOK_AFTER = 5
 _AGAIN_AFTER = 60
 # The code where EC2 refuses the deployment every stop: not STOP_FAILED, which an owner was told of.
 _STOPS_REFUSED = "stops_refused"
-# Of an instance that is on its way off, or there.
-_OFF = ("stopping", "stopped")
 # So many refused in one batch, and nothing else: it is no single instance that is at fault.
 _MANY = 3
 
@@ -150,7 +151,7 @@ class Draining:
         stop = Stop(decision.code, decision.reason, "sweep")
         try:
             with about(one.notebook.id), as_trouble():
-                return begin(self._due, notebook, stop, now, look_at=self._look_at(now), judged=one)
+                return self._due.move(moves.stop(notebook, stop, Writer.SWEEP, now, self._look_at(now), line=one.why))
         except NodError as error:
             return error
 
@@ -193,23 +194,18 @@ class Draining:
                 known = self._instances.describe([one.instance_id or "" for one in notebooks])
         except NodError:
             return set()
-        off = {found.id for found in known.values() if found.state in _OFF}
+        off = {found.id for found in known.values() if found.state in machine.OFF}
         return {one.id for one in notebooks if one.instance_id in off}
 
     def give_back(self, notebook: Notebook, decision: idleness.Decision, now: datetime) -> None:
         """From `stopping` to `ready` again, before EC2 was called."""
         reason = f"it was about to stop, and is used again: {decision.reason}"
         logger.info("stop taken back", notebook=notebook.id, reason=decision.reason)
-        changes: dict[str, object] = {
-            "state": "ready",
-            **dict.fromkeys(("stop", "wait_token", "error")),
-            "updated_at": times.to_text(now),
-            "decided_at": times.to_text(now),
-            "due_at": times.to_text(decision.due_at),
-        }
+        sets = {"decided_at": times.to_text(now), "due_at": times.to_text(decision.due_at)}
+        why = Why("returned", reason, "sweep")
         # After the line of the stop.
-        line = event(notebook.id, now + timedelta(milliseconds=1), "stop", "returned", reason)
-        self._due.write(notebook, changes, line=line)
+        at = now + timedelta(milliseconds=1)
+        self._due.move(Move(notebook, life.TAKE_BACK_STOP, Writer.SWEEP, why, now, sets, said_at=at))
 
     def begin_workflow(self, notebook: Notebook) -> NodError | None:
         """Starts the workflow that sees a stop through which EC2 has taken."""
@@ -236,15 +232,10 @@ class Draining:
             return
         reason = f"EC2 refused to stop the machine ({code}); it runs on and costs. It is tried again every hour."
         failed = _STOPS_REFUSED if of_all else STOP_FAILED
-        changes: dict[str, object] = {
-            "state": "ready",
-            "error": {"code": failed, "message": reason},
-            **dict.fromkeys(("stop", "wait_token")),
-            "updated_at": times.to_text(now),
-            "due_at": times.to_text(now + self._policy.minutes(_AGAIN_AFTER)),
-        }
-        line = event(notebook.id, now, "stop", failed, reason)
-        if self._due.write(notebook, changes, line=line) and not (of_all or told):
+        again = times.to_text(now + self._policy.minutes(_AGAIN_AFTER))
+        sets = {"error": moves.failure(Failure(failed, reason)), "due_at": again}
+        move = Move(notebook, life.STOP_FAILED, Writer.SWEEP, Why(failed, reason, "sweep"), now, sets)
+        if self._due.move(move) is not None and not (of_all or told):
             self._telling.tell(notebook.id, STOP_FAILED, now)
 
     def _look_at(self, now: datetime) -> datetime:
@@ -383,7 +374,7 @@ class _Run:
             known
             for one in again
             if (known := now.get(one.id)) is not None
-            and (known.state, known.stops, known.instance_id) == ("stopping", one.stops, one.instance_id)
+            and (known.state, known.stops, known.instance_id) == (State.STOPPING, one.stops, one.instance_id)
         ]
         self._counts["stopped meanwhile"] += len(again) - len(same)
         self._note_told(same)
@@ -396,45 +387,3 @@ class _Run:
 def seems_gone(code: str) -> bool:
     """Whether EC2's code of a refused stop says that there is no such instance, or none that could be stopped."""
     return code.startswith("InvalidInstanceID") or code == "IncorrectInstanceState"
-
-
-def begin(
-    due: DueNotebooks,
-    notebook: Notebook,
-    stop: Stop,
-    now: datetime,
-    *,
-    look_at: datetime,
-    judged: Judged | None = None,
-    error: Failure | None = None,
-) -> Notebook | None:
-    """To `stopping`, with a line of the ledger; the record as it is then. None if it changed since it was read.
-
-    `error`: what made this stop necessary. One of before is gone: what failed then says nothing of this stop.
-    """
-    after = replace(
-        notebook,
-        state="stopping",
-        stop=stop,
-        stops=notebook.stops + 1,
-        decided_at=times.to_text(now),
-        due_at=times.to_text(look_at),
-        updated_at=times.to_text(now),
-        warned=None,
-        hold_until=None,
-        error=error,
-    )
-    changes: dict[str, object] = {
-        "state": after.state,
-        "stop": {"code": stop.code, "reason": stop.reason, "by": stop.by},
-        "stops": after.stops,
-        "decided_at": after.decided_at,
-        "due": due_shard(notebook.id),
-        "due_at": after.due_at,
-        "updated_at": after.updated_at,
-        "warned": None,
-        "hold_until": None,
-        "error": {"code": error.code, "message": error.message} if error else None,
-    }
-    line = judged.line(now) if judged else event(notebook.id, now, "stop", stop.code, stop.reason, by=stop.by)
-    return after if due.write(notebook, changes, line=line) else None

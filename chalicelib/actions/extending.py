@@ -9,8 +9,7 @@ from chalicelib.actions.stopping import ATTEMPTS, read_again, wrong_state
 from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.errors import Unavailable
 from chalicelib.model import Notebook
-
-FROM = ("ready", "starting")
+from chalicelib.notebook.life import EXTENDABLE
 
 
 def extend(
@@ -27,8 +26,8 @@ def extend(
         Unavailable: the table did not answer.
     """
     for _ in range(ATTEMPTS):
-        if notebook.state not in FROM:
-            raise wrong_state(notebook, " or ".join(FROM), "extended")
+        if notebook.state not in EXTENDABLE:
+            raise wrong_state(notebook, " or ".join(sorted(EXTENDABLE)), "extended")
         until = max(now + 60 * hours * minute, times.from_text(notebook.hold_until) or now)
         held = notebooks.hold(notebook, until, now)
         if held is not None:

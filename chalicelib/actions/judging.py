@@ -13,6 +13,8 @@ from chalicelib.aws.ledger import Event
 from chalicelib.idleness import IDLE, SILENT, Decision, Policy, Run, came_back, decide, observed
 from chalicelib.log import logger
 from chalicelib.model import Notebook
+from chalicelib.notebook.life import State
+from chalicelib.notebook.moves import Why
 from chalicelib.settings import Settings
 
 # A monitor bears to be unconfirmed for hours (docs/contracts.md), and a write for each look would double the writes.
@@ -48,18 +50,19 @@ class Judged:
         """Whether it is silent, and the monitor still to be looked after."""
         return self.decision.code == SILENT and self.due.probed != self.silence
 
+    @property
+    def why(self) -> Why:
+        """What was decided, for the ledger."""
+        decision = self.decision
+        stops_at = times.to_text(decision.stops_at) if decision.stops_at else None
+        return Why(decision.code, decision.reason, "sweep", stops_at, decision.signals)
+
     def line(self, now: datetime) -> Event:
         """For the ledger."""
-        decision = self.decision
+        why = self.why
+        at = times.to_text(now)
         return Event(
-            notebook=self.notebook.id,
-            at=times.to_text(now),
-            action=decision.action,
-            code=decision.code,
-            by="sweep",
-            reason=decision.reason,
-            stops_at=times.to_text(decision.stops_at) if decision.stops_at else None,
-            signals=decision.signals,
+            self.notebook.id, at, self.decision.action, why.code, why.by, why.reason, why.stops_at, why.signals
         )
 
 
@@ -92,10 +95,10 @@ class Judging:
         # The index lags: another sweep, or a person, may have been here since.
         text = times.to_text(now)
         found = [due for due in found if due.notebook.due_at is not None and due.notebook.due_at <= text]
-        ready = [due for due in found if due.notebook.state == "ready"]
+        ready = [due for due in found if due.notebook.state == State.READY]
         rows = self._heartbeats.read([self._arn(due.notebook) for due in ready if due.notebook.instance_id])
         judged = [one for due in ready if (one := self._judge(due, rows, now)) is not None]
-        return Look(judged, [due for due in found if due.notebook.state != "ready"])
+        return Look(judged, [due for due in found if due.notebook.state != State.READY])
 
     def returned(self, stopping: Sequence[Notebook], now: datetime) -> dict[str, Decision]:
         """Of notebooks that stop for want of use and run still, those that are used again, and how that is known.
@@ -109,7 +112,7 @@ class Judging:
         for one in unused:
             row = rows.get(self._arn(one))
             try:
-                run = Run.from_notebook(replace(one, state="ready"))
+                run = Run.from_notebook(replace(one, state=State.READY))
                 back = came_back(
                     run, one.stop.code if one.stop else "", row.heartbeat if row else None, self.policy, now
                 )

@@ -18,6 +18,7 @@ from chalicelib.errors import FieldError, IdempotencyKeyReused, InvalidFields, Q
 from chalicelib.log import note
 from chalicelib.model import LaunchRequest, Notebook, User
 from chalicelib.names import random_name
+from chalicelib.notebook.life import State
 from chalicelib.plan import launch_plan, new_notebook, warnings
 from chalicelib.views import LaunchedView
 
@@ -147,7 +148,7 @@ class Launching:
         if self._notebooks.take_back(notebook):
             raise error
         known = self._notebooks.get(notebook.id)
-        if known is None or (known.state == "requested" and not self._workflows.exists(arn, notebook.id)):
+        if known is None or (known.state == State.REQUESTED and not self._workflows.exists(arn, notebook.id)):
             # A replay has it in hand, and starts it or says that it could not.
             raise error
 
@@ -174,7 +175,7 @@ class Launching:
                 [FieldError("Idempotency-Key", "It was used with another body.", "a new key")],
             )
         note(notebook=known.id)
-        if known.state == "requested":
+        if known.state == State.REQUESTED:
             # The first request may have died between record and start. From here on it cannot take the record back.
             if not self._notebooks.take_over(known):
                 raise Unavailable("The first request with this Idempotency-Key is just being settled. Try again.")

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
+from typing import assert_never
 
 from chalicelib import executions, mends, outside, times
-from chalicelib.actions.draining import LOOK_AFTER, begin
+from chalicelib.actions.draining import LOOK_AFTER
 from chalicelib.actions.stopping import finish_stop
 from chalicelib.actions.telling import Telling
 from chalicelib.aws.due import Due, DueNotebooks
@@ -19,7 +20,11 @@ from chalicelib.aws.workflows import Execution, Workflows
 from chalicelib.errors import NodError
 from chalicelib.idleness import Policy
 from chalicelib.log import about, logger
-from chalicelib.model import START_FAILED, Failure, Notebook, Stop, due_shard
+from chalicelib.mends import Mend
+from chalicelib.model import START_FAILED, Failure, Notebook, Stop
+from chalicelib.notebook import life, moves
+from chalicelib.notebook.life import State, Writer
+from chalicelib.notebook.moves import Move, Why
 from chalicelib.settings import Settings
 
 Part = Callable[[], AbstractContextManager[None]]
@@ -28,11 +33,11 @@ Part = Callable[[], AbstractContextManager[None]]
 # record that is given up loses its owner sight of a disk: it has to be missing for so many minutes.
 _MISSING = 60
 _REASONS = {
-    "requested": "It was requested, and its launch never began or has ended.",
-    "launching": "Its launch has ended without an end of its own.",
-    "stopping": "Its stop has ended without an end of its own.",
-    "starting": "Its start has ended without an end of its own.",
-    "terminating": "Its delete has ended without an end of its own.",
+    State.REQUESTED: "It was requested, and its launch never began or has ended.",
+    State.LAUNCHING: "Its launch has ended without an end of its own.",
+    State.STOPPING: "Its stop has ended without an end of its own.",
+    State.STARTING: "Its start has ended without an end of its own.",
+    State.TERMINATING: "Its delete has ended without an end of its own.",
 }
 
 
@@ -72,7 +77,7 @@ class Mending:
                 record.notebook.instance_id
                 for record in records
                 if record.notebook.instance_id
-                and record.notebook.state in mends.NEEDS_INSTANCE
+                and record.notebook.state in life.MOVING & life.HAS_MACHINE
                 and not _runs(executions.get(record.notebook.id))
             ]
         )
@@ -94,7 +99,7 @@ class Mending:
         if instance is None or instance.gone:
             return self._gone(record, instance, now)
         stop = outside.stop_of(instance.reason)
-        taken = begin(self._due, notebook, stop, now, look_at=self._look_at(now))
+        taken = self._due.move(moves.stop(notebook, stop, Writer.SWEEP, now, self._look_at(now)))
         if taken is None:
             return "taken by another"
         execution = executions.stop_name(taken)
@@ -114,7 +119,8 @@ class Mending:
         stop = Stop(
             "outside", "Its machine was started in EC2, not by this deployment, and was stopped again.", "sweep"
         )
-        taken = begin(self._due, record.notebook, stop, now, look_at=self._look_at(now) if tagged else now)
+        look_at = self._look_at(now) if tagged else now
+        taken = self._due.move(moves.stop(record.notebook, stop, Writer.SWEEP, now, look_at))
         if taken is not None and tagged:
             code = self._instances.stop([taken.instance_id or ""])
             if code is not None:
@@ -125,11 +131,11 @@ class Mending:
     def make_due(self, record: Due, now: datetime) -> bool:
         """A notebook that no sweep would ever look at: written before there were any, or by a mistake."""
         notebook = record.notebook
-        if notebook.due_at is not None or notebook.state not in ("ready", *mends.STATES):
+        if notebook.due_at is not None or notebook.state not in life.WATCHED:
             return False
         reason = f"It is {notebook.state}, and no sweep would have looked at it."
         line = event(notebook.id, now, "mend", "made_due", reason)
-        return self._due.write(notebook, {"due": due_shard(notebook.id), "due_at": times.to_text(now)}, line=line)
+        return self._due.write(notebook, moves.due(notebook, now), line=line)
 
     def found(self, record: Due) -> None:
         """It was missing, and EC2 shows it again."""
@@ -137,48 +143,42 @@ class Mending:
 
     def _mend(
         self, record: Due, execution: Execution | None, instance: Instance | None, now: datetime
-    ) -> tuple[str, Notebook | None]:
+    ) -> tuple[Mend | str, Notebook | None]:
         notebook = record.notebook
         status = execution.status if execution else None
         mend = mends.decide(notebook.state, status, instance.state if instance else None)
-        if mend == mends.GONE:
+        if mend is Mend.GONE:
             return self._gone(record, instance, now), None
         changes: dict[str, object] = {"due_at": times.to_text(self._next_look(notebook, now))}
         if record.missing_at is not None and instance is not None:
             changes["missing_at"] = None
-        if mend == mends.WAIT:
+        if mend is Mend.WAIT:
             self._due.write(notebook, changes)
             return mend, None
         logger.error("mended", notebook=notebook.id, state=notebook.state, mend=mend, status=status)
-        if mend == mends.SETTLE:
+        if mend is Mend.SETTLE:
             self._settle(notebook, now)
             return mend, None
-        if mend == mends.STOP and notebook.state == "starting":
+        if mend is Mend.STOP and notebook.state == State.STARTING:
             return mend, self._stop_the_start(notebook, now)
         return mend, self._go_on(notebook, mend, execution, now, changes)
 
     def _go_on(
-        self, notebook: Notebook, mend: str, execution: Execution | None, now: datetime, changes: dict[str, object]
+        self, notebook: Notebook, mend: Mend, execution: Execution | None, now: datetime, changes: dict[str, object]
     ) -> Notebook | None:
         """Claims the record, and starts what is missing: the same execution if there is none, else the next one."""
-        counters = {name: getattr(notebook, name) for name in ("stops", "starts", "deletes")}
-        counter = {"stopping": "stops", "starting": "starts", "terminating": "deletes"}.get(notebook.state)
+        counters = {name: getattr(notebook, name) for name in life.COUNTERS.values()}
+        counter = life.COUNTERS.get(State(notebook.state))
         if counter and (execution is not None or counters[counter] == 0):
             counters[counter] += 1
             changes[counter] = counters[counter]
-        if mend == mends.STOP:
+        if mend is Mend.STOP:
             # Whether it comes to its turn in this sweep is open.
             changes["due_at"] = times.to_text(self._look_at(now))
         if not self._due.write(notebook, changes, line=_line(notebook, mend, now)):
             return None
-        claimed = replace(
-            notebook,
-            due_at=str(changes["due_at"]),
-            stops=counters["stops"],
-            starts=counters["starts"],
-            deletes=counters["deletes"],
-        )
-        if mend == mends.STOP:
+        claimed = replace(notebook, due_at=str(changes["due_at"]), **counters)
+        if mend is Mend.STOP:
             return claimed
         try:
             self._start(claimed, mend, execution, now)
@@ -188,28 +188,33 @@ class Mending:
             raise
         return None
 
-    def _start(self, claimed: Notebook, mend: str, execution: Execution | None, now: datetime) -> None:
-        if mend == mends.FINISH:
-            self._finish(claimed)
-        elif mend == mends.START:
-            begun = executions.start(claimed, self._settings)
-            self._workflows.start(self._settings.start_arn, begun.name, begun.input)
-        elif mend == mends.TERMINATE:
-            begun = executions.delete(claimed, "sweep")
-            self._workflows.start(self._settings.terminate_arn, begun.name, begun.input)
-        else:
-            self._undo(claimed, execution, now)
+    def _start(self, claimed: Notebook, mend: Mend, execution: Execution | None, now: datetime) -> None:
+        match mend:
+            case Mend.FINISH:
+                self._finish(claimed)
+            case Mend.START:
+                begun = executions.start(claimed, self._settings)
+                self._workflows.start(self._settings.start_arn, begun.name, begun.input)
+            case Mend.TERMINATE:
+                begun = executions.delete(claimed, "sweep")
+                self._workflows.start(self._settings.terminate_arn, begun.name, begun.input)
+            case Mend.UNDO:
+                self._undo(claimed, execution, now)
+            case Mend.WAIT | Mend.STOP | Mend.SETTLE | Mend.GONE:
+                raise TypeError(f"To {mend}, no workflow is started.")
+            case _:
+                assert_never(mend)
 
     def _execution(self, notebook: Notebook) -> Execution | None:
         settings = self._settings
-        arn, name = {
-            "requested": (settings.launch_arn, notebook.id),
-            "launching": (settings.launch_arn, notebook.id),
-            "stopping": (settings.stop_arn, executions.stop_name(notebook)),
-            "starting": (settings.start_arn, executions.start_name(notebook)),
-            "terminating": (settings.terminate_arn, executions.delete_name(notebook)),
-        }.get(notebook.state, (None, None))
-        return self._workflows.look(arn, name) if arn and name else None
+        arns = {
+            Writer.LAUNCH: settings.launch_arn,
+            Writer.STOP: settings.stop_arn,
+            Writer.START: settings.start_arn,
+            Writer.TERMINATE: settings.terminate_arn,
+        }
+        workflow, name = life.WORKFLOWS.get(State(notebook.state)), executions.current_name(notebook)
+        return self._workflows.look(arns[workflow], name) if workflow and name else None
 
     def _finish(self, notebook: Notebook) -> None:
         finish_stop(notebook, workflows=self._workflows, stop_arn=self._settings.stop_arn)
@@ -228,25 +233,15 @@ class Mending:
     def _settle(self, notebook: Notebook, now: datetime) -> None:
         """A start that came to nothing: the machine is off, so the notebook is stopped, and its quota free."""
         message = "The start did not come to its end. The machine is off and its disk as it was: start it again."
-        changes: dict[str, object] = {
-            "state": "stopped",
-            "error": {"code": START_FAILED, "message": message},
-            "updated_at": times.to_text(now),
-            "due": None,
-            "due_at": None,
-            "wait_token": None,
-            "run_started_at": None,
-            "hold_until": None,
-        }
-        told = bool(notebook.notify)
-        line = _line(notebook, mends.SETTLE, now)
-        if self._due.write(notebook, changes, line=line, leaves=("active",), untold=told) and told:
+        error = {"error": moves.failure(Failure(START_FAILED, message))}
+        why = Why(START_FAILED, message, "sweep")
+        if self._due.move(Move(notebook, life.START_FAILED, Writer.SWEEP, why, now, error)) and notebook.notify:
             self._telling.tell(notebook.id, START_FAILED, now)
 
     def _stop_the_start(self, notebook: Notebook, now: datetime) -> Notebook | None:
         reason = "Its start did not come to its end, so nobody knows whether it answers. Start it again."
         stop, error = Stop(START_FAILED, reason, "sweep"), Failure(START_FAILED, reason)
-        return begin(self._due, notebook, stop, now, look_at=self._look_at(now), error=error)
+        return self._due.move(moves.stop(notebook, stop, Writer.SWEEP, now, self._look_at(now), error=error))
 
     def _gone(self, record: Due, instance: Instance | None, now: datetime) -> str:
         """Its instance was terminated: there is no machine left, and nothing that costs."""
@@ -267,18 +262,10 @@ class Mending:
             "with it, unless somebody had told EC2 to keep the disk; then a message says so within hours. Nothing else "
             "of it costs any more."
         )
-        settled: dict[str, object] = {
-            "state": "failed",
-            "error": {"code": "instance_gone", "message": message},
-            "failed_at": times.to_text(now),
-            "updated_at": times.to_text(now),
-            **dict.fromkeys(
-                ("due", "due_at", "address", "public_dns_name", "wait_token", "warned", "missing_at", "hold_until")
-            ),
-        }
-        line = event(notebook.id, now, "fail", "instance_gone", message)
-        told = bool(notebook.notify)
-        if not self._due.write(notebook, settled, line=line, leaves=("active", "owned"), untold=told):
+        error = Failure("instance_gone", message)
+        sets = {"error": moves.failure(error), "failed_at": times.to_text(now)}
+        why = Why(error.code, message, "sweep")
+        if self._due.move(Move(notebook, life.LOSE_MACHINE, Writer.SWEEP, why, now, sets)) is None:
             return "taken by another"
         logger.error("instance is gone", notebook=notebook.id, instance=notebook.instance_id)
         # Also where nobody is told: it sets the day on which the record goes.
@@ -293,8 +280,8 @@ class Mending:
         return now + self._policy.minutes(LOOK_AFTER)
 
 
-def _line(notebook: Notebook, mend: str, now: datetime) -> Event:
-    return event(notebook.id, now, "mend", mend, _REASONS[notebook.state])
+def _line(notebook: Notebook, mend: Mend, now: datetime) -> Event:
+    return event(notebook.id, now, "mend", mend, _REASONS[State(notebook.state)])
 
 
 def _runs(execution: Execution | None) -> bool:

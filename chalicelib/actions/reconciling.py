@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from datetime import datetime
+from typing import assert_never
 
 from chalicelib import figures, orphans, times
 from chalicelib.actions.mending import Mending
@@ -21,13 +22,12 @@ from chalicelib.aws.users import UsersTable
 from chalicelib.errors import NodError
 from chalicelib.log import about, logger
 from chalicelib.model import Notebook, User
+from chalicelib.notebook import life
+from chalicelib.notebook.life import State
 from chalicelib.orphans import Known, Resource, Rules
 from chalicelib.prices import Catalogue
 
 Part = Callable[[], AbstractContextManager[None]]
-
-# States in which a notebook has an instance. The others make, change or remove it just now.
-_HAVE_ONE = ("ready", "stopped")
 
 
 class Reconciling:
@@ -125,11 +125,21 @@ class Reconciling:
                 known = self._act(resource, known, action, users, now)
                 self._sweeps.note_orphan(resource.key, known.to_record(), now)
 
-    def _act(self, resource: Resource, known: Known, action: str, users: Mapping[str, User], now: datetime) -> Known:
-        if action in (orphans.TELL, orphans.KEEP):
-            return self._tell(resource, known, users, now)
-        if action not in (orphans.STOP, orphans.REMOVE) or self._has_owner_after_all(resource):
-            return known
+    def _act(
+        self, resource: Resource, known: Known, action: orphans.Action, users: Mapping[str, User], now: datetime
+    ) -> Known:
+        match action:
+            case orphans.Action.TELL | orphans.Action.KEEP:
+                return self._tell(resource, known, users, now)
+            case orphans.Action.NOTE | orphans.Action.WAIT:
+                return known
+            case orphans.Action.STOP | orphans.Action.REMOVE:
+                return known if self._has_owner_after_all(resource) else self._end(resource, known, action, now)
+            case _:
+                assert_never(action)
+
+    def _end(self, resource: Resource, known: Known, action: orphans.Action, now: datetime) -> Known:
+        """Stops it or removes it."""
         stop = action == orphans.STOP
         code = self._instances.stop([resource.id]) if stop else self._instances.remove(resource)
         if code is not None:
@@ -179,7 +189,7 @@ class Reconciling:
                 settle(record.notebook, self._due, self._ledger)
                 counts["made due"] += self._mending.make_due(record, now)
             notebook = record.notebook
-            if notebook.instance_id is None or notebook.state not in _HAVE_ONE:
+            if notebook.instance_id is None or notebook.state not in life.AT_REST:
                 continue
             resource = ours.get(notebook.instance_id)
             if resource is None:
@@ -188,7 +198,7 @@ class Reconciling:
             with about(record.notebook.id), part():
                 if record.missing_at is not None:
                     self._mending.found(record)
-                if notebook.state == "stopped" and resource.running:
+                if notebook.state == State.STOPPED and resource.running:
                     counts[self._runs_unasked(record, resource.id, now)] += 1
         known = self._instances.describe([record.notebook.instance_id or "" for record in unseen])
         for record in unseen:
@@ -205,7 +215,7 @@ class Reconciling:
             self._ledger.write([event(record.notebook.id, now, "note", "tag_removed", reason)])
         if record.missing_at is not None:
             self._mending.found(record)
-        if record.notebook.state == "stopped" and instance.running:
+        if record.notebook.state == State.STOPPED and instance.running:
             return self._runs_unasked(record, instance.id, now, tagged=False)
         return "tag removed"
 

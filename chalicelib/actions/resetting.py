@@ -14,6 +14,7 @@ from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import Unavailable
 from chalicelib.executions import Execution
 from chalicelib.model import Notebook, PasswordRequest
+from chalicelib.notebook.life import State
 
 _KEEP = "Keep the password: it is shown this once, and only its hash is kept. "
 _BEING_SET = (
@@ -53,8 +54,8 @@ def reset(
     """
     request = PasswordRequest.from_json(document)
     for _ in range(ATTEMPTS):
-        if notebook.state != "ready" or notebook.instance_id is None:
-            raise wrong_state(notebook, "ready", "given a password")
+        if notebook.state != State.READY or notebook.instance_id is None:
+            raise wrong_state(notebook, State.READY, "given a password")
         counted = notebooks.count_password(notebook, now)
         if counted is None:
             notebook = read_again(notebook, notebooks)

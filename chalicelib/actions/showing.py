@@ -13,6 +13,7 @@ from chalicelib.aws.faults import as_unavailable
 from chalicelib.errors import Unavailable
 from chalicelib.log import logger
 from chalicelib.model import Notebook, User
+from chalicelib.notebook.life import State
 from chalicelib.prices import Catalogue
 from chalicelib.settings import Settings
 from chalicelib.views import NotebookView
@@ -80,12 +81,13 @@ class Showing:
         for notebook in notebooks:
             heartbeat = None if heartbeats is None else heartbeats.get(notebook.id)
             health = None if heartbeats is None else self._health(notebook, heartbeat, now)
+            gone = notebook.state == State.TERMINATED
             view = NotebookView.of(
                 notebook,
                 self.prices,
                 self.settings.region,
                 now,
-                link=links.life_link(owner.secret, notebook) if owner and notebook.state != "terminated" else None,
+                link=links.life_link(owner.secret, notebook) if owner and not gone else None,
                 owner=owner,
                 shown=None if heartbeats is None else self._shown(notebook, heartbeat, now),
                 health=health,
@@ -95,7 +97,7 @@ class Showing:
 
     def reason(self, notebook: Notebook, now: datetime) -> str | None:
         """Why it stays or will stop, in the words of the decision. None while it does not run."""
-        if notebook.state != "ready":
+        if notebook.state != State.READY:
             return None
         from chalicelib.idleness import Run, decide  # noqa: PLC0415
 
@@ -121,20 +123,20 @@ class Showing:
         arns = {
             notebook.id: self.settings.instance_arn(notebook.instance_id)
             for notebook in notebooks
-            if notebook.state == "ready" and notebook.instance_id
+            if notebook.state == State.READY and notebook.instance_id
         }
         found = self._heartbeats.read(list(arns.values())) if arns else {}
         return {notebook_id: found[arn].heartbeat for notebook_id, arn in arns.items() if arn in found}
 
     def _shown(self, notebook: Notebook, heartbeat: Heartbeat | None, now: datetime) -> Shown | None:
-        if notebook.state != "ready":
+        if notebook.state != State.READY:
             return None
         from chalicelib.idleness import Run, shown  # noqa: PLC0415
 
         return shown(Run.from_notebook(notebook), heartbeat, self._policy, now)
 
     def _health(self, notebook: Notebook, heartbeat: Heartbeat | None, now: datetime) -> ServerHealth | None:
-        if notebook.state != "ready":
+        if notebook.state != State.READY:
             return None
         from chalicelib import server_health  # noqa: PLC0415
 

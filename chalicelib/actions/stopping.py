@@ -10,6 +10,8 @@ from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import FieldError, NotFound, Unavailable, WrongState
 from chalicelib.executions import Execution
 from chalicelib.model import Notebook, Stop
+from chalicelib.notebook import life, moves
+from chalicelib.notebook.life import State, Writer
 
 ATTEMPTS = 4
 """How often a state may move between reading and writing."""
@@ -37,12 +39,12 @@ def stop(
         Unavailable: the table did not answer.
     """
     for _ in range(ATTEMPTS):
-        if notebook.state in ("requested", "launching"):
+        if notebook.state in life.LAUNCHING:
             raise _still_launching(notebook)
-        if notebook.state != "ready":
-            raise wrong_state(notebook, "ready", "stopped")
-        begun = notebooks.begin_stop(notebook, Stop("asked", reason, by), now, now + LOOK_AFTER)
-        if begun is not None:
+        if notebook.state != State.READY:
+            raise wrong_state(notebook, State.READY, "stopped")
+        begun = notebooks.move(moves.stop(notebook, Stop("asked", reason, by), Writer.API, now, now + LOOK_AFTER))
+        if isinstance(begun, Notebook):
             execution = executions.stop(begun, call=True)
             start_or_leave(begun, stop_arn, execution, now=now, notebooks=notebooks, workflows=workflows)
             return begun
@@ -97,5 +99,5 @@ def _still_launching(notebook: Notebook) -> WrongState:
         f"The notebook {notebook.name} is still being set up, so there is nothing to stop yet. Nothing changed. To "
         f"cancel the launch and remove its machine, delete the notebook: `nod cancel {notebook.id}`, or "
         f"DELETE /notebooks/{notebook.id}?confirm={notebook.name}.",
-        [FieldError("state", f"It is {notebook.state}.", "ready")],
+        [FieldError("state", f"It is {notebook.state}.", State.READY)],
     )

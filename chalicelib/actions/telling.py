@@ -26,6 +26,7 @@ from chalicelib.errors import DeliveryFailed
 from chalicelib.heartbeats import DueJob
 from chalicelib.log import about, logger, note
 from chalicelib.model import CONFIRMED, EMAIL, EXPIRED, PENDING, SLACK, UNSUBSCRIBED, Notebook, User
+from chalicelib.notebook.life import State
 from chalicelib.orphans import Resource
 from chalicelib.plan import first_state
 from chalicelib.retention import expiry
@@ -185,7 +186,7 @@ class Telling:
                 if (
                     user.email is not None
                     and notebook is not None
-                    and notebook.state == "ready"
+                    and notebook.state == State.READY
                     and notebook.notifications.get(EMAIL) in ("unconfirmed", UNSUBSCRIBED)
                 ):
                     self._publish(notebook, messages.answers_again(notebook), (EMAIL,), now)

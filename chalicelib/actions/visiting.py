@@ -27,6 +27,8 @@ from chalicelib.idle_words import hours
 from chalicelib.links import Verdict
 from chalicelib.log import logger
 from chalicelib.model import EMAIL, LINK, Notebook, User
+from chalicelib.notebook import life
+from chalicelib.notebook.life import State
 from chalicelib.pages import Form, Note, Page
 
 # No user's id has this form, so it is looked up and never found.
@@ -42,10 +44,10 @@ class Redirect:
 
 @dataclass(frozen=True)
 class Act:
-    """What was done, for the ledger: to which notebook and in which words; and where its page is."""
+    """What was done, and where its page is. `reason`: for the ledger, where no transition has left its line there."""
 
     notebook: Notebook
-    reason: str
+    reason: str | None
     location: str
 
 
@@ -154,12 +156,12 @@ class Visits:
             return back(Note.BUSY)
         return Act(notebook, reason, back(Note.KEPT if action == links.EXTEND else None).location)
 
-    def _do(self, action: str, found: _Found, now: datetime) -> tuple[Notebook, str]:
-        """The record as it is then, and what was done, as the ledger tells it."""
+    def _do(self, action: str, found: _Found, now: datetime) -> tuple[Notebook, str | None]:
+        """The record as it is then, and what is still to be told to the ledger."""
         notebook, settings = found.notebook, self._showing.settings
         who = f"someone with {found.owner.name}'s link"
         if action == links.WAKE:
-            return self._starting.start(notebook, now), f"{who} woke it"
+            return self._starting.start(notebook, LINK, f"{who} woke it", now), None
         if action == links.EXTEND:
             wanted = links.extend_hours(found.owner)
             held = extend(notebook, wanted, now=now, notebooks=self._notebooks, minute=settings.minute)
@@ -173,7 +175,7 @@ class Visits:
             workflows=self._workflows,
             stop_arn=settings.stop_arn,
         )
-        return stopped, f"{who} stopped it"
+        return stopped, None
 
     def _find(self, notebook_id: str) -> _Found | None:
         """Reads as much for a notebook that there is not."""
@@ -227,12 +229,12 @@ class Visits:
         notebook, owner = found.notebook, found.owner
         prices, region = self._showing.prices, self._showing.settings.region
         others = owner.active - {notebook.id}
-        full = notebook.state == "stopped" and len(others) >= owner.quota
+        full = notebook.state == State.STOPPED and len(others) >= owner.quota
         return pages.Situation(
             view=self._showing.one(notebook, None, now),
             now=now,
             # Of a stop or a start no time is kept until it is over.
-            since=times.from_text(notebook.created_at) if notebook.state in ("requested", "launching") else None,
+            since=times.from_text(notebook.created_at) if notebook.state in life.LAUNCHING else None,
             run_cost=_money(last_run(notebook, prices, region, now), prices.currency),
             disk_month=_money(disk_month(notebook, prices, region), prices.currency),
             in_the_way=self._names(others) if full else (),

@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chalicelib import rows, times
 from chalicelib.aws import batches, writes
 from chalicelib.aws.items import from_item, to_attribute
 from chalicelib.aws.ledger import Event
+from chalicelib.aws.transitions import CONFLICTS, Transitions
 from chalicelib.model import Notebook
+from chalicelib.notebook.life import State
+
+if TYPE_CHECKING:
+    from chalicelib.notebook.moves import Move
 
 _PAGE = 100
 _FAILED = "ConditionalCheckFailed"
-# Another transaction has the rows: as good as another sweep that was first.
-_CONFLICTS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 # What a write expects to find as it was read: the state, and every time that a decision or a person sets.
-_EXPECTED = ("state", "decided_at", "due_at", "hold_until")
+_EXPECTED = ("decided_at", "due_at", "hold_until")
 # The id of the sweep's last write, by which it knows a try of its own whose answer was lost.
 _DECIDED = "decided_by"
 
@@ -42,9 +45,9 @@ class DueNotebooks:
     ) -> None:
         self._client = client
         self._table = table
-        self._users_table = users_table
         self._events_table = events_table
         self._sleep = sleep
+        self._transitions = Transitions(client, table, users_table, events_table=events_table, expects=_EXPECTED)
 
     def pages(self, shard: int, now: datetime) -> Iterator[list[str]]:
         """Ids of what is due in a shard, longest due first. The index lags the table a little."""
@@ -83,35 +86,30 @@ class DueNotebooks:
         changes: Mapping[str, object],
         *,
         line: Event | None = None,
-        leaves: Sequence[str] = (),
-        untold: bool = False,
     ) -> bool:
         """Sets attributes (None removes one). False, with nothing written, if the record is not as `notebook` shows it.
 
-        Args:
-            line: of the ledger, written with it or not at all.
-            leaves: sets of its owner (`active`, `owned`) that it leaves at the same time.
-            untold: whether its owner has a message to get, which the schedule sends if nobody else does.
+        `line`: of the ledger, written with it or not at all. A state is changed by `move`.
         """
-        if "state" in changes and line is None:
-            raise TypeError("A change of the state without a line of the ledger.")
+        if "state" in changes:
+            raise TypeError("A change of the state that is no transition.")
         write_id = writes.new_id()
         update = self._update(notebook, {**changes, _DECIDED: write_id})
-        if line is None and not leaves and not untold:
+        if line is None:
             try:
                 self._client.update_item(**update)
             except self._client.exceptions.ConditionalCheckFailedException as error:
                 return writes.own_row(error, _DECIDED, write_id) is not None
             return True
-        puts = [{"Put": {"TableName": self._events_table, "Item": line.to_item()}}] if line else []
-        actions: list[dict[str, Any]] = [{"Update": update}, *puts]
-        if not leaves and not untold:
-            return self._transact(actions, write_id) is None
-        reasons = self._transact([*actions, self._owner(notebook, leaves, untold=untold)], write_id)
-        if reasons is not None and reasons[0] == "None" and reasons[-1] == _FAILED:
-            # Its owner was removed: there is no quota to free and nobody to tell.
-            reasons = self._transact(actions, write_id)
-        return reasons is None
+        return self._transact(
+            [{"Update": update}, {"Put": {"TableName": self._events_table, "Item": line.to_item()}}], write_id
+        )
+
+    def move(self, move: Move) -> Notebook | None:
+        """Makes a transition with its line of the ledger; the record as it is then. None, with nothing written, if the
+        record is not as it was read."""
+        moved = self._transitions.move(move)
+        return moved if isinstance(moved, Notebook) else None
 
     def forget_lines(self, notebook: Notebook) -> bool:
         """Removes the lines that `notebook` shows, which are in the ledger. False if there are others by now."""
@@ -137,7 +135,7 @@ class DueNotebooks:
                 UpdateExpression="SET due_at = :due REMOVE warned.told",
                 ExpressionAttributeNames={"#state": "state", "#at": "at"},
                 ExpressionAttributeValues={
-                    ":ready": {"S": "ready"},
+                    ":ready": {"S": State.READY},
                     ":at": {"S": warned_at},
                     ":due": {"S": times.to_text(due_at)},
                 },
@@ -155,7 +153,7 @@ class DueNotebooks:
                 ConditionExpression="#state = :ready",
                 UpdateExpression="SET probed = :silence",
                 ExpressionAttributeNames={"#state": "state"},
-                ExpressionAttributeValues={":ready": {"S": "ready"}, ":silence": {"S": silence}},
+                ExpressionAttributeValues={":ready": {"S": State.READY}, ":silence": {"S": silence}},
             )
         except self._client.exceptions.ConditionalCheckFailedException:
             return False
@@ -178,7 +176,7 @@ class DueNotebooks:
         return True
 
     def _update(self, notebook: Notebook, changes: Mapping[str, object]) -> dict[str, Any]:
-        expected = {name: getattr(notebook, name) for name in _EXPECTED}
+        expected = {name: getattr(notebook, name) for name in ("state", *_EXPECTED)}
         terms = [
             f"attribute_not_exists(#{name})" if value is None else f"#{name} = :was_{name}"
             for name, value in expected.items()
@@ -198,29 +196,17 @@ class DueNotebooks:
             **writes.RETURN_ROW,
         }
 
-    def _owner(self, notebook: Notebook, leaves: Sequence[str], *, untold: bool) -> dict[str, Any]:
-        parts = [f"DELETE {', '.join(f'{name} :notebook' for name in leaves)}"] if leaves else []
-        parts += ["ADD untold :notebook"] if untold else []
-        return {
-            "Update": {
-                "TableName": self._users_table,
-                "Key": {"id": {"S": notebook.owner}},
-                "ConditionExpression": "attribute_exists(id)",
-                "UpdateExpression": " ".join(parts),
-                "ExpressionAttributeValues": {":notebook": {"SS": [notebook.id]}},
-            }
-        }
-
-    def _transact(self, actions: Sequence[Mapping[str, Any]], write_id: str) -> list[str] | None:
-        """Why it was not done, one code an action; None when it was. The first action is the record's."""
+    def _transact(self, actions: Sequence[Mapping[str, Any]], write_id: str) -> bool:
+        """Whether it was done. The first action is the record's."""
         try:
             self._client.transact_write_items(TransactItems=actions)
         except self._client.exceptions.TransactionCanceledException as error:
             found = error.response.get("CancellationReasons", [])
-            reasons = [str(reason.get("Code", "None")) for reason in found]
+            reasons = {str(reason.get("Code", "None")) for reason in found}
             if found and writes.own_row(found[0], _DECIDED, write_id) is not None:
-                return None
-            if _FAILED in reasons or _CONFLICTS & set(reasons):
-                return reasons
+                return True
+            # Another transaction has the rows: as good as another sweep that was first.
+            if _FAILED in reasons or CONFLICTS & reasons:
+                return False
             raise
-        return None
+        return True

@@ -8,14 +8,12 @@ from datetime import datetime
 from typing import Any
 
 from chalicelib.aws.faults import code_of
+from chalicelib.notebook.machine import ALIVE, GONE, UP
 from chalicelib.orphans import ADDRESS, GROUP, INSTANCE, VOLUME, Resource
 
 # EC2 takes 200 values in one filter.
 _VALUES = 200
 _PAGE = 1000
-_UP = ("pending", "running")
-_ALIVE = (*_UP, "stopping", "stopped")
-_GONE = ("shutting-down", "terminated")
 
 
 @dataclass(frozen=True)
@@ -33,12 +31,12 @@ class Instance:
     @property
     def running(self) -> bool:
         """Whether it costs by the hour."""
-        return self.state in _UP
+        return self.state in UP
 
     @property
     def gone(self) -> bool:
         """Whether it was terminated: it never comes back, and neither does its disk."""
-        return self.state in _GONE
+        return self.state in GONE
 
 
 class Instances:
@@ -63,9 +61,9 @@ class Instances:
 
     def tagged(self) -> Iterator[Resource]:
         """The deployment's instances that are not terminated."""
-        state = {"Name": "instance-state-name", "Values": list(_ALIVE)}
+        state = {"Name": "instance-state-name", "Values": list(ALIVE)}
         for entry in self._instances([*self._tag(), state]):
-            running = entry["State"]["Name"] in _UP
+            running = entry["State"]["Name"] in UP
             yield _resource(INSTANCE, entry["InstanceId"], entry, entry.get("LaunchTime"), running=running)
 
     def loose(self) -> Iterator[Resource]:

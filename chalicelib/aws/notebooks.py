@@ -5,25 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from chalicelib import rows, times
 from chalicelib.aws import writes
 from chalicelib.aws.faults import code_of
 from chalicelib.aws.items import from_item, to_attribute, to_item
 from chalicelib.aws.ledger import Event
-from chalicelib.model import Notebook, Stop, due_shard
+from chalicelib.aws.transitions import CONFLICTS, MOVED, WITH_LINE, NotMoved, Transitions, counted, join, leave
+from chalicelib.model import Notebook, due_shard
+from chalicelib.notebook import life
+from chalicelib.notebook.life import State
 from chalicelib.paging import Cursor
 
+if TYPE_CHECKING:
+    from chalicelib.notebook.moves import Move
+
 _CONDITION = "ConditionalCheckFailedException"
-_CONFLICTS = {"TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"}
 _DUE = "due = :due, due_at = :due_at"
-# Who wrote the state last: a write of ours by its id, a workflow by the name of its execution. By it either knows a try
-# of its own whose answer was lost.
-_MOVED = "moved_by"
-
-
-_WITH_LINE = "ledger_lines = list_append(if_not_exists(ledger_lines, :no_lines), :lines)"
 
 
 class Created(Enum):
@@ -32,15 +31,6 @@ class Created(Enum):
     DONE = "done"
     EXISTS = "there is a record with this id"
     QUOTA = "the user has as many as they may have, or is gone"
-    CONFLICT = "another transaction had the rows; try again"
-
-
-class Started(Enum):
-    """What became of a start."""
-
-    DONE = "done"
-    MOVED = "it is not stopped any more, or was started meanwhile"
-    QUOTA = "as many run as may run"
     CONFLICT = "another transaction had the rows; try again"
 
 
@@ -61,6 +51,7 @@ class NotebooksTable:
         self._client = client
         self._table = table
         self._users_table = users_table
+        self._transitions = Transitions(client, table, users_table)
 
     def get(self, notebook_id: str) -> Notebook | None:
         """Reads with consistency: a POST's answer is followed by a GET at once."""
@@ -77,27 +68,12 @@ class NotebooksTable:
                     {
                         "Put": {
                             "TableName": self._table,
-                            "Item": to_item({**notebook.to_record(), _MOVED: write_id}),
+                            "Item": to_item({**notebook.to_record(), MOVED: write_id}),
                             "ConditionExpression": "attribute_not_exists(id)",
                             **writes.RETURN_ROW,
                         }
                     },
-                    {
-                        "Update": {
-                            "TableName": self._users_table,
-                            "Key": {"id": {"S": notebook.owner}},
-                            "ConditionExpression": "attribute_exists(id) AND #quota > :none AND "
-                            "(attribute_not_exists(active) OR size(active) < #quota) AND "
-                            "(attribute_not_exists(owned) OR attribute_not_exists(keeps) OR size(owned) < keeps)",
-                            "UpdateExpression": "ADD active :notebook, owned :notebook"
-                            + (", untold :notebook" if notebook.notify else ""),
-                            "ExpressionAttributeNames": {"#quota": "quota"},
-                            "ExpressionAttributeValues": {
-                                ":none": {"N": "0"},
-                                ":notebook": {"SS": [notebook.id]},
-                            },
-                        }
-                    },
+                    join(self._users_table, notebook, life.REQUEST.joins, owed=bool(notebook.notify)),
                 ]
             )
         except self._client.exceptions.TransactionCanceledException as error:
@@ -106,7 +82,7 @@ class NotebooksTable:
                 return Created.DONE if _own(error, write_id) else Created.EXISTS
             if reasons[1:2] == ["ConditionalCheckFailed"]:
                 return Created.QUOTA
-            if _CONFLICTS & set(reasons):
+            if CONFLICTS & set(reasons):
                 return Created.CONFLICT
             raise
         return Created.DONE
@@ -125,19 +101,11 @@ class NotebooksTable:
                             "Key": {"id": {"S": notebook.id}},
                             "ConditionExpression": "#state = :requested AND attribute_not_exists(replayed)",
                             "ExpressionAttributeNames": {"#state": "state"},
-                            "ExpressionAttributeValues": {":requested": {"S": "requested"}},
+                            "ExpressionAttributeValues": {":requested": {"S": State.REQUESTED}},
                             **writes.RETURN_ROW,
                         }
                     },
-                    {
-                        "Update": {
-                            "TableName": self._users_table,
-                            "Key": {"id": {"S": notebook.owner}},
-                            "ConditionExpression": "attribute_exists(id)",
-                            "UpdateExpression": "DELETE active :notebook, owned :notebook, untold :notebook",
-                            "ExpressionAttributeValues": {":notebook": {"SS": [notebook.id]}},
-                        }
-                    },
+                    leave(self._users_table, notebook, (*life.REQUEST.joins, "untold"), owed=False),
                 ]
             )
         except self._client.exceptions.TransactionCanceledException as error:
@@ -188,108 +156,9 @@ class NotebooksTable:
             return Waiting(str(row["id"]), str(row.get("state")), token or None, execution or None)
         return None
 
-    def begin_deletion(self, notebook: Notebook, now: datetime, look_at: datetime) -> Notebook | None:
-        """From the state that `notebook` shows to `terminating`. None if it is in another by now.
-
-        `look_at`, here and below: when the sweep looks whether it came to its end.
-        """
-        return self._change(
-            notebook.id,
-            "#state = :expected",
-            # What deletes a record must not be overtaken by the day on which it would have expired as a failed one.
-            f"SET #state = :next, {_DUE}, updated_at = :now REMOVE expires_at ADD deletes :one",
-            {
-                ":expected": notebook.state,
-                ":next": "terminating",
-                ":one": 1,
-                ":now": times.to_text(now),
-                **_due(notebook.id, look_at),
-            },
-            names={"#state": "state"},
-            once=True,
-        )
-
-    def begin_stop(
-        self, notebook: Notebook, stop: Stop, now: datetime, look_at: datetime, *, line: Event | None = None
-    ) -> Notebook | None:
-        """From `ready` to `stopping`, with the reason; one more of `stops`. None if it is not ready by now.
-
-        Who stops it keeps it no longer, also if EC2 then fails to: the hold ends. `line`: of the ledger, kept in the
-        record until it is there.
-        """
-        return self._change(
-            notebook.id,
-            "#state = :expected",
-            f"SET #state = :next, #stop = :stop, {_DUE}, updated_at = :now REMOVE #error, hold_until ADD stops :one",
-            {
-                ":expected": "ready",
-                ":next": "stopping",
-                ":stop": {"code": stop.code, "reason": stop.reason, "by": stop.by},
-                ":one": 1,
-                ":now": times.to_text(now),
-                **_due(notebook.id, look_at),
-            },
-            names={"#state": "state", "#stop": "stop", "#error": "error"},
-            once=True,
-            line=line,
-        )
-
-    def begin_start(self, notebook: Notebook, now: datetime, look_at: datetime) -> Started:
-        """From `stopped` to `starting`, one more of `starts` than `notebook` shows, and counted against its owner's
-        quota: all or nothing. A hold was of a run before: however that ended, this one begins without."""
-        write_id = writes.new_id()
-        values = {
-            ":write": write_id,
-            ":stopped": "stopped",
-            ":starting": "starting",
-            ":known": notebook.starts,
-            ":next": notebook.starts + 1,
-            ":now": times.to_text(now),
-            **_due(notebook.id, look_at),
-        }
-        try:
-            self._client.transact_write_items(
-                TransactItems=[
-                    {
-                        "Update": {
-                            "TableName": self._table,
-                            "Key": {"id": {"S": notebook.id}},
-                            "ConditionExpression": "#state = :stopped AND " + _counted("starts", notebook.starts),
-                            "UpdateExpression": f"SET #state = :starting, starts = :next, {_DUE}, updated_at = :now, "
-                            f"{_MOVED} = :write REMOVE #error, warned, hold_until, safe_mode, not_answering",
-                            "ExpressionAttributeNames": {"#state": "state", "#error": "error"},
-                            "ExpressionAttributeValues": to_item(values),
-                            **writes.RETURN_ROW,
-                        }
-                    },
-                    {
-                        "Update": {
-                            "TableName": self._users_table,
-                            "Key": {"id": {"S": notebook.owner}},
-                            "ConditionExpression": "attribute_exists(id) AND #quota > :none AND "
-                            "(attribute_not_exists(active) OR size(active) < #quota OR contains(active, :id))",
-                            "UpdateExpression": "ADD active :notebook"
-                            + (", untold :notebook" if notebook.notify else ""),
-                            "ExpressionAttributeNames": {"#quota": "quota"},
-                            "ExpressionAttributeValues": {
-                                ":none": {"N": "0"},
-                                ":id": {"S": notebook.id},
-                                ":notebook": {"SS": [notebook.id]},
-                            },
-                        }
-                    },
-                ]
-            )
-        except self._client.exceptions.TransactionCanceledException as error:
-            reasons = _reasons(error)
-            if reasons[:1] == ["ConditionalCheckFailed"]:
-                return Started.DONE if _own(error, write_id) else Started.MOVED
-            if reasons[1:2] == ["ConditionalCheckFailed"]:
-                return Started.QUOTA
-            if _CONFLICTS & set(reasons):
-                return Started.CONFLICT
-            raise
-        return Started.DONE
+    def move(self, move: Move) -> Notebook | NotMoved:
+        """Makes a transition, its line waiting in the record; the record as it is then."""
+        return self._transitions.move(move)
 
     def hold(self, notebook: Notebook, until: datetime, now: datetime) -> Notebook | None:
         """Puts every stop off until then, and has the sweep look at once. None if another state or hold is there."""
@@ -313,10 +182,10 @@ class NotebooksTable:
         None if it is not ready by now, or another change was asked for meanwhile."""
         return self._change(
             notebook.id,
-            "#state = :expected AND " + _counted("passwords", notebook.passwords),
+            "#state = :expected AND " + counted("passwords", notebook.passwords),
             "SET passwords = :next, updated_at = :now REMOVE #error",
             {
-                ":expected": "ready",
+                ":expected": State.READY,
                 ":now": times.to_text(now),
                 ":known": notebook.passwords,
                 ":next": notebook.passwords + 1,
@@ -346,7 +215,7 @@ class NotebooksTable:
         known = notebook.link_version
         return self._change(
             notebook.id,
-            "attribute_exists(id) AND " + _counted("link_version", known),
+            "attribute_exists(id) AND " + counted("link_version", known),
             "SET link_version = :next, updated_at = :now" + (", api_url = :url" if api_url else ""),
             {
                 ":now": times.to_text(now),
@@ -383,10 +252,10 @@ class NotebooksTable:
         return self._update_if(
             notebook_id,
             "#state = :ready AND attribute_not_exists(safe_mode)",
-            f"SET safe_mode = :trouble, {_WITH_LINE}",
+            f"SET safe_mode = :trouble, {WITH_LINE}",
             names={"#state": "state"},
             values=to_item(
-                {":ready": "ready", ":trouble": dict(trouble), ":no_lines": [], ":lines": [line.to_record()]}
+                {":ready": State.READY, ":trouble": dict(trouble), ":no_lines": [], ":lines": [line.to_record()]}
             ),
         )
 
@@ -431,7 +300,6 @@ class NotebooksTable:
         *,
         names: dict[str, str] | None = None,
         once: bool = False,
-        line: Event | None = None,
     ) -> Notebook | None:
         """The record after the change; None if the condition did not hold. `change` begins with SET.
 
@@ -440,11 +308,8 @@ class NotebooksTable:
         request: dict[str, Any] = {"ExpressionAttributeNames": names} if names else {}
         write_id = writes.new_id()
         if once:
-            change = change.replace("SET ", f"SET {_MOVED} = :write, ", 1)
+            change = change.replace("SET ", f"SET {MOVED} = :write, ", 1)
             values = {**values, ":write": write_id}
-        if line is not None:
-            change = change.replace("SET ", f"SET {_WITH_LINE}, ", 1)
-            values = {**values, ":no_lines": [], ":lines": [line.to_record()]}
         try:
             answer = self._client.update_item(
                 TableName=self._table,
@@ -457,7 +322,7 @@ class NotebooksTable:
                 **request,
             )
         except self._client.exceptions.ConditionalCheckFailedException as error:
-            row = writes.own_row(error, _MOVED, write_id)
+            row = writes.own_row(error, MOVED, write_id)
             return Notebook.from_record(from_item(row)) if row else None
         return Notebook.from_record(from_item(answer["Attributes"]))
 
@@ -491,11 +356,6 @@ def _due(notebook_id: str, at: datetime) -> dict[str, object]:
     return {":due": due_shard(notebook_id), ":due_at": times.to_text(at)}
 
 
-def _counted(counter: str, known: int) -> str:
-    """The condition that a counter stands at `:known`; one that was never counted is not in the record."""
-    return f"{counter} = :known" if known else f"(attribute_not_exists({counter}) OR {counter} = :known)"
-
-
 def _reasons(error: Any) -> list[str]:
     """Why a transaction was not done, one code an action."""
     return [reason.get("Code", "None") for reason in error.response.get("CancellationReasons", [])]
@@ -509,4 +369,4 @@ def _row(error: Any) -> Mapping[str, Any]:
 
 def _own(error: Any, write_id: str) -> bool:
     """Whether the first action failed since an earlier try of the same transaction had done it."""
-    return writes.own_row(error.response["CancellationReasons"][0], _MOVED, write_id) is not None
+    return writes.own_row(error.response["CancellationReasons"][0], MOVED, write_id) is not None

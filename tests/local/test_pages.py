@@ -20,7 +20,8 @@ from werkzeug.wrappers import Request
 
 from chalicelib import messages, pages, problems
 from chalicelib.errors import LinkNotValid, NotFound, Unavailable
-from chalicelib.model import STATES, Failure, Stop
+from chalicelib.model import Failure, Stop
+from chalicelib.notebook.life import State
 from local.control import PAGES, Control
 from local.faults import Faults
 from tests.unit.test_links import ALL, situation
@@ -57,7 +58,7 @@ def ours() -> dict[str, pages.Page]:
     running = {"certificate_sha256": FINGERPRINT, "hold_until": "2026-11-23T16:05:00.000Z"}
     stopped = {"stop": stop, "stopped_at": "2026-11-22T14:04:30.000Z"}
     ready = replace(situation("ready", **running), to=TO)
-    found = {state: pages.state(situation(state, steps=steps), ALL, LINK) for state in STATES}
+    found = {state: pages.state(situation(state, steps=steps), ALL, LINK) for state in State}
     found |= {
         "ready, opened": pages.state(ready, ALL, LINK),
         "ready, kept": pages.state(ready, ALL, LINK, pages.Note.KEPT),

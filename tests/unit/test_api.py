@@ -16,6 +16,7 @@ from chalicelib.actions.launching import Launching
 from chalicelib.aws.notebooks import NotebooksTable
 from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import Unavailable
+from chalicelib.notebook.moves import Move
 from tests.unit.stage import ENV, Stage, logged, person, stage, user
 
 CANARY = "canary-Pa55word-4711"
@@ -491,25 +492,20 @@ class TestDeleting:
         names = {execution["name"] for execution in deployed.executions("terminate")}
         assert names == {f"{notebook['id']}-delete", f"{notebook['id']}-delete-2"}
 
-    def test_while_another_change_is_under_way_it_waits(self, deployed: Stage, token: str) -> None:
-        notebook = request(deployed, token, name="thesis")
-        deployed.change(notebook["id"], state="resizing")
-        problem(deployed.http("DELETE", f"/notebooks/{notebook['id']}?confirm=thesis", token), 409, "wrong_state")
-
     def test_a_state_that_moves_meanwhile_is_read_again(
         self, deployed: Stage, token: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         notebook = request(deployed, token, name="thesis")
-        begin = NotebooksTable.begin_deletion
+        move = NotebooksTable.move
         seen = []
 
-        def moved(self: NotebooksTable, known: Any, now: datetime, look_at: datetime) -> Any:
-            seen.append(known.state)
+        def moved(self: NotebooksTable, wanted: Move) -> Any:
+            seen.append(wanted.notebook.state)
             if len(seen) == 1:
-                deployed.change(known.id, state="launching")
-            return begin(self, known, now, look_at)
+                deployed.change(wanted.notebook.id, state="launching")
+            return move(self, wanted)
 
-        monkeypatch.setattr(NotebooksTable, "begin_deletion", moved)
+        monkeypatch.setattr(NotebooksTable, "move", moved)
         assert deployed.http("DELETE", f"/notebooks/{notebook['id']}?confirm=thesis", token).status_code == 202
         assert seen == ["requested", "launching"]
 

@@ -10,7 +10,7 @@ import itertools
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime, timedelta
 from typing import Any
 from unittest import mock
@@ -21,9 +21,10 @@ from chalice.test import Client, HTTPResponse
 
 from chalicelib import links, messages, times
 from chalicelib.aws.ledger import Event
-from chalicelib.aws.notebooks import Started
+from chalicelib.aws.transitions import NotMoved, line_of
 from chalicelib.errors import Unavailable
 from chalicelib.model import Notebook, Stop, User
+from chalicelib.notebook.moves import Move
 from chalicelib.views import NotebookView
 from tests.unit.stage import API_URL, ENV, ROOT, fresh_app
 from tests.unit.test_life import FORM, location, page
@@ -37,13 +38,12 @@ STATES = (
     "stopping",
     "stopped",
     "starting",
-    "resizing",
     "failed",
     "terminating",
     "terminated",
 )
 FITS = {("ready", "extend"), ("ready", "stop"), ("starting", "extend"), ("stopped", "wake")}
-SAYS_IT_ALL = ("requested", "launching", "resizing", "failed", "terminating", "terminated")
+SAYS_IT_ALL = ("requested", "launching", "failed", "terminating", "terminated")
 """States in which every button is out of date, and the page needs no word of it."""
 NOBODYS = f"nb-{'0' * 20}"
 
@@ -106,6 +106,12 @@ class World:
         return page(answer, answer.status_code)
 
 
+def _known(move: Move) -> dict[str, Any]:
+    """What the transition makes of the record."""
+    after = move.after
+    return {entry.name: getattr(after, entry.name) for entry in fields(after)}
+
+
 class _Gateway:
     """Every gateway in one."""
 
@@ -129,18 +135,20 @@ class _Gateway:
         self._world.records[notebook.id] = replace(known, **values)
         return self._world.records[notebook.id]
 
-    def begin_stop(self, notebook: Notebook, stop: Stop, *_: object) -> Notebook | None:
-        return self._change(notebook, ("ready",), state="stopping", stop=stop, hold_until=None)
+    def move(self, move: Move) -> Notebook | NotMoved:
+        if move.transition.joins:
+            owner = _Gateway(self._world, "users").get(self._world.owner.id)
+            assert isinstance(owner, User)
+            if len(owner.active) >= owner.quota:
+                return NotMoved.QUOTA
+        moved = self._change(move.notebook, tuple(move.transition.before), **_known(move))
+        if moved is None:
+            return NotMoved.CHANGED
+        self._world.lines.append(line_of(move))
+        return moved
 
     def hold(self, notebook: Notebook, until: datetime, _now: datetime) -> Notebook | None:
         return self._change(notebook, ("ready", "starting"), hold_until=times.to_text(until))
-
-    def begin_start(self, notebook: Notebook, *_: object) -> Started:
-        owner = _Gateway(self._world, "users").get(self._world.owner.id)
-        assert isinstance(owner, User)
-        if len(owner.active) >= owner.quota:
-            return Started.QUOTA
-        return Started.DONE if self._change(notebook, ("stopped",), state="starting") else Started.MOVED
 
     def start(self, *_: object) -> bool:
         return True

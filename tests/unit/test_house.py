@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from chalicelib.notebook.life import State
+
 ROOT = Path(__file__).resolve().parents[2]
 LONGEST_FUNCTION = 30
 
@@ -36,7 +38,7 @@ def offends(path: Path, *forbidden: str) -> list[str]:
     )
 
 
-RULES = [path for path in modules("chalicelib") if path.parent.name == "chalicelib"]
+RULES = [path for path in modules("chalicelib") if path.parent.name in ("chalicelib", "notebook")]
 ACTIONS = modules("chalicelib/actions")
 GATEWAYS = modules("chalicelib/aws")
 
@@ -144,3 +146,82 @@ def test_sources_are_utf8() -> None:
     for path in [ROOT / "app.py", *modules("chalicelib"), *modules("admin")]:
         with tokenize.open(path) as file:
             assert file.encoding == "utf-8"
+
+
+STATE_ROOMS = [
+    path
+    for path in [ROOT / "app.py", *modules("chalicelib"), *modules("admin"), *modules("nod")]
+    if path.relative_to(ROOT).as_posix()
+    not in ("chalicelib/notebook/life.py", "chalicelib/notebook/machine.py", "nod/states.py")
+]
+STATES = {state.value for state in State}
+
+
+def says_a_state(node: ast.AST | None) -> bool:
+    return isinstance(node, ast.Constant) and node.value in STATES
+
+
+def is_a_state(node: ast.AST) -> bool:
+    """Whether an expression has a state for its value, by its name."""
+    name = node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+    return name.rstrip("_") == "state"
+
+
+def states_as_text(tree: ast.AST) -> list[str]:
+    """Comparisons with a state, sets, tables by state and values of one, that spell it out."""
+    found: list[ast.AST] = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Compare):
+            sides = [node.left, *node.comparators]
+            words = [part for side in sides for part in (*getattr(side, "elts", ()), side)]
+            if any(is_a_state(side) for side in sides) and any(says_a_state(word) for word in words):
+                found.append(node)
+        elif isinstance(node, ast.match_case):
+            found += [part for part in ast.walk(node.pattern) if says_a_state(part)]
+        elif isinstance(node, ast.Set | ast.Tuple | ast.List):
+            found += [node] if sum(says_a_state(part) for part in node.elts) > 1 else []
+        elif isinstance(node, ast.Dict):
+            pairs = list(zip(node.keys, node.values, strict=True))
+            by_state = sum(says_a_state(key) for key, _ in pairs) > 1
+            one = any(isinstance(key, ast.Constant) and key.value == "state" and says_a_state(to) for key, to in pairs)
+            found += [node] if by_state or one else []
+        elif isinstance(node, ast.keyword) and node.arg == "state" and says_a_state(node.value):
+            found.append(node.value)
+    return [ast.unparse(node) for node in found]
+
+
+@pytest.mark.parametrize("path", STATE_ROOMS, ids=str)
+def test_no_state_is_spelt_out_beside_the_table(path: Path) -> None:
+    allowed = {
+        # Names of messages, of which some are named after the state that they tell of.
+        "messages.py": 2,
+        # EC2's states, in a filter of events that Chalice wants as a literal.
+        "app.py": 1,
+    }
+    found = states_as_text(ast.parse(path.read_text(encoding="utf-8")))
+    assert len(found) == allowed.get(path.name, 0), found
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "notebook.state == 'ready'",
+        "'ready' != state_",
+        "notebook.state in ('ready', other)",
+        "known.state in {'stopping'}",
+        "OVER = frozenset({'failed', 'terminated'})",
+        "{'ready': 1, 'failed': 2}.get(state)",
+        "replace(notebook, state='ready')",
+        "write(notebook, {'state': 'ready'})",
+        "match state:\n    case 'ready' | 'failed':\n        pass",
+    ],
+)
+def test_the_rule_of_states_sees_each_way_to_spell_one(code: str) -> None:
+    assert states_as_text(ast.parse(code))
+
+
+@pytest.mark.parametrize(
+    "code", ["notebook.state == State.READY", "kind == 'ready'", "logger.info('stopped', state=x)"]
+)
+def test_the_rule_of_states_leaves_the_rest_alone(code: str) -> None:
+    assert not states_as_text(ast.parse(code))

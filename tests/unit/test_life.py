@@ -21,6 +21,7 @@ from chalicelib.aws.workflows import Workflows
 from chalicelib.errors import Unavailable
 from chalicelib.messages import Message
 from chalicelib.model import DUE_SHARDS
+from chalicelib.notebook.moves import Move
 from tests.unit.stage import ACCOUNT, API_URL, ENV, REGION, Stage, logged, person, stage, user
 from tests.unit.test_api import problem, request
 
@@ -138,13 +139,13 @@ class TestStopping:
         self, deployed: Stage, token: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         identifier = a_notebook(deployed, token)
-        begin = NotebooksTable.begin_stop
+        move = NotebooksTable.move
 
-        def moved(self: NotebooksTable, *arguments: Any) -> Any:
+        def moved(self: NotebooksTable, wanted: Move) -> Any:
             deployed.change(identifier, state="stopping")
-            return begin(self, *arguments)
+            return move(self, wanted)
 
-        monkeypatch.setattr(NotebooksTable, "begin_stop", moved)
+        monkeypatch.setattr(NotebooksTable, "move", moved)
         problem(post(deployed, token, identifier, "stop"), 409, "wrong_state")
         assert deployed.executions("stop") == []
 
@@ -199,13 +200,13 @@ class TestStarting:
 
     def test_two_starts_at_once_are_one(self, deployed: Stage, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
         identifier = a_notebook(deployed, token, "stopped")
-        begin = NotebooksTable.begin_start
+        move = NotebooksTable.move
 
-        def twice(self: NotebooksTable, *arguments: Any) -> Any:
-            begin(self, *arguments)
-            return begin(self, *arguments)
+        def twice(self: NotebooksTable, wanted: Move) -> Any:
+            move(self, wanted)
+            return move(self, wanted)
 
-        monkeypatch.setattr(NotebooksTable, "begin_start", twice)
+        monkeypatch.setattr(NotebooksTable, "move", twice)
         problem(post(deployed, token, identifier, "start"), 409, "wrong_state")
         assert deployed.record(identifier)["starts"] == {"N": "1"}
 

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 
 from chalicelib import links, pages, tokens
 from chalicelib.links import Verdict
-from chalicelib.model import STATES, Failure, Notebook, ServerTrouble, Stop
+from chalicelib.model import Failure, Notebook, ServerTrouble, Stop
+from chalicelib.notebook.life import State
 from chalicelib.pages import Form, Page, Situation
 from chalicelib.views import Disk, NotebookView
 from tests.unit.test_rules import NOW, PRICES, a_notebook, a_user
@@ -160,7 +161,7 @@ ALL = forms(*links.ACTIONS)
 
 
 class TestPages:
-    @pytest.mark.parametrize("state", STATES)
+    @pytest.mark.parametrize("state", list(State))
     def test_every_state_has_a_page_without_anything_from_elsewhere(self, state: str) -> None:
         page = pages.state(situation(state), ALL, "/api/n/nb-1?k=key")
         tags = Tags(page.html())
@@ -214,7 +215,7 @@ class TestPages:
 
     def test_whatever_a_name_or_a_machine_says_is_text(self) -> None:
         values = {"error": Failure(EVIL, EVIL), "stop": Stop(EVIL, EVIL, EVIL), "name": EVIL, "stopped_at": EVIL}
-        for state in STATES:
+        for state in State:
             known = situation(state, in_the_way=[EVIL], may_run=False, **values)
             form = Form("wake", EVIL, EVIL, EVIL)
             for page in (
@@ -303,7 +304,7 @@ class TestPages:
         assert "198.51.100.7" not in pages.state(situation("ready"), ALL).html()
 
     @pytest.mark.parametrize("note", pages.Note)
-    @pytest.mark.parametrize("state", STATES)
+    @pytest.mark.parametrize("state", list(State))
     def test_what_led_here_never_claims_what_it_cannot_know(self, state: str, note: pages.Note) -> None:
         text = pages.state(situation(state), ALL, note=note).html()
         assert "othing was changed" not in text

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 import nod
-from nod import config, ledger, passwords, show, steps, text, wait
+from chalicelib.model import StepState
+from chalicelib.notebook import life
+from nod import config, ledger, passwords, show, states, steps, text, wait
 from nod.errors import BadAnswerError, UsageError
 from nod.model import Event, Notebook, Notification, Step, Stop, warnings_of
 from nod.output import Output
@@ -45,6 +47,20 @@ def test_the_client_knows_the_product_by_its_api_only() -> None:
                 imported.add((node.module or "").split(".")[0])
     assert "httpx" in imported
     assert not imported & {"chalicelib", "app", "local", "admin", "instance", "boto3", "chalice"}
+
+
+def test_the_client_has_the_products_states() -> None:
+    assert [state.value for state in states.State] == [state.value for state in life.State]
+    assert [state.value for state in states.StepState] == [state.value for state in StepState]
+
+
+@pytest.mark.parametrize("name", ["LAUNCHING", "MOVING", "OVER", "ENDED"])
+def test_the_client_has_the_products_sets_of_states(name: str) -> None:
+    assert getattr(states, name) == getattr(life, name)
+
+
+def test_the_client_says_that_nobody_answers_where_no_machine_is_up_or_coming() -> None:
+    assert set(life.State) - states.NOBODY_ANSWERS == life.LAUNCHING | life.EXTENDABLE
 
 
 class TestText:
@@ -181,7 +197,7 @@ FIELDS = (
     "last_active_at", "last_activity", "disk", "stops_at", "hold_until", "stopped_at", "stop", "cost", "notifications",
     "error",
 )  # fmt: skip
-STATES = ("launching", "ready", "stopping", "stopped", "starting", "failed", "terminating", "terminated")
+STATES = tuple(states.State)
 
 
 class TestNotebook:

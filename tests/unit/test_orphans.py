@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from admin.users import change_user
 from chalicelib import mends, orphans, times
 from chalicelib.aws.ledger import Ledger
+from chalicelib.mends import Mend
+from chalicelib.notebook import life
 from chalicelib.orphans import Known, Resource, Rules
 from tests.unit.stage import SESSION, STAGE, logged, person, user
 from tests.unit.sweep_world import MINUTE, Killed, World, world
@@ -91,14 +93,14 @@ def test_many_at_once_are_no_orphans(count: int, of: int, stops: bool) -> None:
 # The rule of what a workflow left
 
 
-@pytest.mark.parametrize("state", mends.STATES)
+@pytest.mark.parametrize("state", sorted(life.MOVING))
 @pytest.mark.parametrize("power", [None, "pending", "running", "stopping", "stopped", "shutting-down", "terminated"])
 def test_a_running_execution_is_waited_for_and_an_ended_one_never_for_good(state: str, power: str | None) -> None:
-    assert mends.decide(state, "RUNNING", power) == mends.WAIT
+    assert mends.decide(state, "RUNNING", power) == Mend.WAIT
     for status in (None, "FAILED", "ABORTED", "TIMED_OUT", "SUCCEEDED"):
         mend = mends.decide(state, status, power)
         # Only a machine that is on its way to be off is waited for: EC2 ends that by itself.
-        assert mend != mends.WAIT or power == "stopping"
+        assert mend != Mend.WAIT or power == "stopping"
 
 
 def test_it_looks_more_and_more_rarely() -> None:

@@ -158,14 +158,16 @@ class TestTheSameNameAgain:
         assert person(deployed).active == {mine}
 
     def test_a_start_of_the_earlier_ones_notebook_finds_no_quota(self, deployed: Stage) -> None:
-        from chalicelib.aws.notebooks import Started  # noqa: PLC0415
+        from chalicelib.aws.transitions import NotMoved  # noqa: PLC0415
+        from chalicelib.notebook import moves  # noqa: PLC0415
         from chalicelib.times import from_text  # noqa: PLC0415
 
         before = Before(deployed, "stopped")
         user(deployed)
         now = from_text("2026-11-22T12:00:00.000Z")
         notebooks = deployed.app.notebooks()
-        assert notebooks.begin_start(notebooks.get(before.id), now, now) is Started.QUOTA
+        start = moves.start(notebooks.get(before.id), "ada", "started", now, now)
+        assert notebooks.move(start) is NotMoved.QUOTA
         assert person(deployed).active == frozenset()
 
 

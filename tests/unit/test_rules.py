@@ -23,10 +23,10 @@ from chalicelib.errors import (
     InvalidFields,
     NotAllowed,
     SettingsError,
-    WrongState,
 )
-from chalicelib.model import LEFT, STATES, Failure, LaunchRequest, Notebook, User
+from chalicelib.model import LEFT, Failure, LaunchRequest, Notebook, User
 from chalicelib.names import random_name
+from chalicelib.notebook.life import State
 from chalicelib.settings import Settings
 from chalicelib.views import NotebookView
 from tests.unit.stage import ENV
@@ -406,15 +406,11 @@ class TestNotebook:
 
 
 class TestDeletion:
-    @pytest.mark.parametrize("state", STATES)
+    @pytest.mark.parametrize("state", State)
     def test_every_state_has_an_answer(self, state: str) -> None:
         notebook = dataclasses.replace(a_notebook(), state=state)
         expected = {"terminated": Deletion.DONE, "terminating": Deletion.REPEAT}
-        if state == "resizing":
-            with pytest.raises(WrongState, match=state):
-                deletion.decide(notebook, "thesis")
-        else:
-            assert deletion.decide(notebook, "thesis") is expected.get(state, Deletion.BEGIN)
+        assert deletion.decide(notebook, "thesis") is expected.get(state, Deletion.BEGIN)
 
     @pytest.mark.parametrize("confirm", [None, "", "Thesis", "thesis "])
     def test_without_the_name_it_says_what_would_be_lost(self, confirm: str | None) -> None:

@@ -13,11 +13,12 @@ import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 
 from chalicelib import paging, rows, times
-from chalicelib.actions.draining import begin
 from chalicelib.aws.due import DueNotebooks
 from chalicelib.aws.items import from_item, to_item
 from chalicelib.aws.ledger import Event, Ledger, event
 from chalicelib.model import Failure, Notebook, Stop
+from chalicelib.notebook import moves
+from chalicelib.notebook.life import Writer
 from tests.unit.stage import ENV, SESSION
 from tests.unit.sweep_world import MINUTE, NOON, Killed, World, world
 
@@ -688,7 +689,7 @@ def test_a_start_that_overtakes_a_stop_is_left_alone(made: World) -> None:
         made.dynamodb, *(ENV[f"NOD_{name}_TABLE"] for name in ("NOTEBOOKS", "USERS", "EVENTS")), made.sleep
     )
     made.deployed.change(one.id, state="starting")
-    assert begin(due, one, Stop("idle", "", "sweep"), made.now, look_at=made.now) is None
+    assert due.move(moves.stop(one, Stop("idle", "", "sweep"), Writer.SWEEP, made.now, made.now)) is None
     assert made.state(one) == "starting"
     assert made.lines(one) == []
 
