@@ -122,7 +122,7 @@ def write(
     if returns is not None:
         parameters["ReturnValues"] = returns
     retry = [retry_dynamodb(attempts=attempts, repeatable=repeatable)]
-    return {name: _task(f"{_SDK}:dynamodb:updateItem", 30, parameters, retry, {"ResultPath": None, **own})}
+    return {name: _task(f"{_SDK}:dynamodb:updateItem", 30, parameters, retry, own)}
 
 
 def wait_for_event(
@@ -149,7 +149,7 @@ def wait_for_event(
     )
     retry = [retry_dynamodb(attempts=attempts)]
     resource = f"{_SDK}:dynamodb:updateItem.waitForTaskToken"
-    return {name: _task(resource, seconds, parameters, retry, {"ResultPath": None, **own})}
+    return {name: _task(resource, seconds, parameters, retry, own)}
 
 
 def transact(
@@ -165,7 +165,7 @@ def transact(
     if canceled_attempts:
         # Another transaction had one of the rows; a condition that fails is tried again too, and stays what it is.
         retry.insert(0, _retrier(("DynamoDb.TransactionCanceledException",), 1, canceled_attempts, 1.5))
-    return {name: _task(f"{_SDK}:dynamodb:transactWriteItems", 30, parameters, retry, {"ResultPath": None, **own})}
+    return {name: _task(f"{_SDK}:dynamodb:transactWriteItems", 30, parameters, retry, own)}
 
 
 def item(
@@ -189,14 +189,22 @@ def ledger_line(*, action: str, code: str, by: str, reason: str) -> dict[str, An
 
 
 def record_step(
-    name: str, own: dict[str, Any], *, finished: str = "", started: list[Any] | None = None, failed: str = ""
+    name: str,
+    own: dict[str, Any],
+    *,
+    finished: str = "",
+    started: list[Any] | None = None,
+    failed: str = "",
+    on_failure: str = "",
 ) -> States:
     """Records when steps of a launch started, finished or failed."""
     notes = [("finished_at", finished), *(("started_at", one) for one in started or []), ("failed_at", failed)]
     update = ", ".join(["SET updated_at = :now", *(f"steps.{step}.{field} = :now" for field, step in notes if step)])
-    if failed:
+    if on_failure:
+        own = {"Catch": [_caught(on_failure)], **own}
+    elif failed:
         # The launch is failing already, and should not wait for this.
-        own = {"Catch": [{"ErrorEquals": ["States.ALL"], "ResultPath": None, "Next": own.get("Next")}], **own}
+        own = {"Catch": [{**_caught(own.get("Next")), "ResultPath": None}], **own}
     return write(name, own, condition="#state = :launching", update=update, attempts=3 if failed else 5)
 
 
@@ -235,7 +243,7 @@ def run_document(
         "Ssm.SdkClientException",
         "Ssm.ThrottlingException",
     )
-    caught = {"ErrorEquals": ["States.ALL"], "ResultPath": "$.failure", "Next": on_failure}
+    caught = _caught(on_failure)
     timeout = {"ErrorEquals": ["States.Timeout"], "ResultPath": None, "Next": look}
     asked = {
         "id.$": "$.id",
@@ -282,8 +290,8 @@ def tell_owner(
     if not then:
         raise ParameterError("needs `untold` when it has no `Next`")
     parameters = {"id.$": id, "run.$": "$$.Execution.Name", "kind": kind}
-    catch = [{"ErrorEquals": ["States.ALL"], "ResultPath": None, "Next": then}]
-    own = {"ResultPath": None, "Catch": catch, **own}
+    catch = [{**_caught(then), "ResultPath": None}]
+    own = {"Catch": catch, **own}
     return {name: _task("${TellOwner}", "${TellSeconds}", parameters, [_any_error()], own)}
 
 
@@ -302,7 +310,7 @@ def explain_failure(
     if workflow:
         execution = {"status": "FAILED", "error.$": "$.failure.Error", "cause.$": "$.failure.Cause"}
         failure = {"workflow": workflow, "execution": execution}
-    catch = [{"ErrorEquals": ["States.ALL"], "ResultPath": None, "Next": "Explain Nothing"}]
+    catch = [{**_caught("Explain Nothing"), "ResultPath": None}]
     own = {"ResultPath": "$.explained", "Catch": catch, **own}
     nothing = {"Type": "Pass", "Result": {"code": code, "message": message}, "ResultPath": own["ResultPath"]}
     parameters = {"id.$": id, "run.$": "$$.Execution.Name", **failure}
@@ -332,10 +340,14 @@ def start_workflow(
         _retrier(("StepFunctions.SdkClientException", "StepFunctions.ThrottlingException", "States.TaskFailed"), 2, 5),
     ]
     resource = "arn:aws:states:::states:startExecution"
-    return {name: _task(resource, 60, parameters, retry, {"ResultPath": None, **own})}
+    return {name: _task(resource, 60, parameters, retry, own)}
 
 
 # What they are made of
+
+
+def _caught(then: Any) -> dict[str, Any]:
+    return {"ErrorEquals": ["States.ALL"], "ResultPath": "$.failure", "Next": then}
 
 
 def _any_error() -> dict[str, Any]:
@@ -346,7 +358,8 @@ def _task(
     resource: str, seconds: Number, parameters: dict[str, Any], retry: list[dict[str, Any]], own: dict[str, Any]
 ) -> dict[str, Any]:
     made = {"Type": "Task", "Resource": resource, "TimeoutSeconds": seconds, "Parameters": parameters, "Retry": retry}
-    return made | own
+    # Without a ResultPath the result would replace the workflow's input.
+    return {**made, "ResultPath": None, **own}
 
 
 def _row(table: str, key: str) -> dict[str, Any]:

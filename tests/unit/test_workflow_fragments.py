@@ -108,9 +108,7 @@ def test_a_ledger_line_is_appended_by_the_same_write_and_is_the_records_error(tm
 
 
 def test_a_document_brings_the_look_behind_it(tmp_path: Path) -> None:
-    states = made(
-        tmp_path,
-        """
+    text = """
   A State: !run-document
     document: configure-tls
     instance: $.instance_id
@@ -120,8 +118,8 @@ def test_a_document_brings_the_look_behind_it(tmp_path: Path) -> None:
     on_failure: The End
     ResultPath: $.tls
     Next: The End
-""",
-    )
+"""
+    states = made(tmp_path, text)
     assert list(states) == ["A State", "Look for A State"]
     sent, look = states.values()
     assert sent["Parameters"]["Parameters"] == {
@@ -132,6 +130,8 @@ def test_a_document_brings_the_look_behind_it(tmp_path: Path) -> None:
     assert sent["TimeoutSeconds"] == "${ShortSeconds}" and look["Retry"][0]["MaxAttempts"] == "${ShortLooks}"
     assert sent["Parameters"]["DocumentName"] == look["Parameters"]["document"] == "${DocumentPrefix}configure-tls"
     assert [one["Next"] for one in sent["Catch"]] == ["Look for A State", "The End"]
+    bare = made(tmp_path, text.replace("    ResultPath: $.tls\n", "")).values()
+    assert [state["ResultPath"] for state in bare] == [None, None], "the workflow's input would be lost"
     for state in (sent, look):
         assert (state["ResultPath"], state["Next"]) == ("$.tls", "The End")
 
