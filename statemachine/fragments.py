@@ -52,9 +52,9 @@ def condition_failed(*, then: str) -> dict[str, Any]:
     return {"ErrorEquals": list(_CONDITION), "ResultPath": None, "Next": then}
 
 
-def retry_dynamodb(*, attempts: Number, repeatable: bool = False) -> dict[str, Any]:
-    """A retrier for DynamoDB's transient errors, and for a timeout if the call may be repeated."""
-    return _retrier((*_DYNAMODB, _LOST, *(["States.Timeout"] if repeatable else [])), 1, attempts)
+def retry_dynamodb(*, attempts: Number) -> dict[str, Any]:
+    """A retrier for DynamoDB's transient errors and lost answers, after which a call must be safe to repeat."""
+    return _retrier((*_DYNAMODB, _LOST, "States.Timeout"), 1, attempts)
 
 
 def retry_ec2(*, attempts: Number = "${Ec2Attempts}", interval: int = 2) -> dict[str, Any]:
@@ -87,7 +87,6 @@ def read(
     attempts: Number,
     table: str = "notebooks",
     key: str = "$.id",
-    repeatable: bool = False,
 ) -> States:
     """Reads one row, consistently."""
     parameters = {
@@ -96,7 +95,7 @@ def read(
         "ProjectionExpression": attributes,
         **_names(attributes, {}),
     }
-    retry = [retry_dynamodb(attempts=attempts, repeatable=repeatable)]
+    retry = [retry_dynamodb(attempts=attempts)]
     return {name: _task(f"{_SDK}:dynamodb:getItem", 30, parameters, retry, own)}
 
 
@@ -113,7 +112,6 @@ def write(
     values: dict[str, Any] | None = None,
     ledger: dict[str, Any] | None = None,
     returns: str | None = None,
-    repeatable: bool = False,
 ) -> States:
     """Writes one row if a condition is met."""
     parameters = _update(
@@ -121,7 +119,7 @@ def write(
     )
     if returns is not None:
         parameters["ReturnValues"] = returns
-    retry = [retry_dynamodb(attempts=attempts, repeatable=repeatable)]
+    retry = [retry_dynamodb(attempts=attempts)]
     return {name: _task(f"{_SDK}:dynamodb:updateItem", 30, parameters, retry, own)}
 
 
@@ -147,7 +145,8 @@ def wait_for_event(
         ledger=ledger,
         known={"token": token},
     )
-    retry = [retry_dynamodb(attempts=attempts)]
+    # Its timeout is the end of the wait.
+    retry = [_retrier((*_DYNAMODB, _LOST), 1, attempts)]
     resource = f"{_SDK}:dynamodb:updateItem.waitForTaskToken"
     return {name: _task(resource, seconds, parameters, retry, own)}
 

@@ -80,12 +80,6 @@ def test_a_write_says_its_names_and_values_from_its_expressions(tmp_path: Path) 
     assert retrier["MaxAttempts"] == 8 and "DynamoDb.ThrottlingException" in retrier["ErrorEquals"]
 
 
-def test_only_a_repeatable_write_is_tried_again_after_a_timeout(tmp_path: Path) -> None:
-    once = made(tmp_path, WRITE)["A State"]["Retry"][0]["ErrorEquals"]
-    again = made(tmp_path, WRITE + "    repeatable: true\n")["A State"]["Retry"][0]["ErrorEquals"]
-    assert [*once, "States.Timeout"] == again
-
-
 def test_a_ledger_line_is_appended_by_the_same_write_and_is_the_records_error(tmp_path: Path) -> None:
     ledger = "    ledger: {action: stop, code: stop_failed, by: stop, reason: \"States.Format('Of {}', $.name)\"}\n"
     text = WRITE.replace("SET seen = :seen, updated_at = :now", '"SET seen = :seen, #error = :error"') + ledger
