@@ -19,13 +19,13 @@ SUDO := $(shell [ "$$(id -u)" = 0 ] || ! command -v sudo >/dev/null || echo sudo
 # An ordinary user's PATH on Debian leaves out where mount, chroot and debootstrap are.
 ROOT := $(SUDO) env "PATH=$$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 
-.PHONY: another-python help demo local test test-long lint bench package deploy smoke destroy policy picture clean
+.PHONY: another-python help demo local test test-long lint bench package deploy smoke destroy policy picture definitions clean
 
 another-python:
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /|/' | while IFS='|' read -r name text; do \
-		printf '  make %-9s %s\n' "$$name" "$$text"; done
+		printf '  make %-11s %s\n' "$$name" "$$text"; done
 
 # One stamp for each kind of set-up: what was installed for `make demo` is not enough for `make test`.
 $(VENV)/.setup-demo $(VENV)/.setup-deploy: requirements.txt requirements-local.txt pyproject.toml local/setup.sh
@@ -83,6 +83,9 @@ policy: $(VENV)/.setup-deploy ## the IAM policies for who deploys and who adds u
 
 picture: $(VENV)/.setup-deploy ## draw docs/architecture.svg from the template
 	@$(BIN)/python -m deploy picture
+
+definitions: $(VENV)/.setup-deploy ## print the workflows as they are deployed: [NAME=launch]
+	@$(BIN)/python -m deploy definitions '$(NAME)'
 
 clean: ## remove what the commands above made in the checkout
 	@$(SUDO) rm -rf $(VENV) .local build node_modules .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

@@ -1,4 +1,4 @@
-"""`python -m deploy`: package, deploy, smoke, destroy, policy, picture. What `make` runs."""
+"""`python -m deploy`: package, deploy, smoke, destroy, policy, picture, definitions. What `make` runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from deploy import inputs, permissions, picture, runtimes
+from deploy import definitions, inputs, permissions, picture, runtimes
 from deploy.deployment import deploy
 from deploy.destroy import destroy
 from deploy.errors import DeployError
@@ -45,6 +45,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(options: argparse.Namespace) -> None:
     if options.command == "picture":
         PICTURE.write_text(picture.of_checkout(), encoding="utf-8")
+        return
+    if options.command == "definitions":
+        for text in definitions.of_checkout(options.name).values():
+            print(text, end="")
         return
     stage = inputs.stage(options.stage)
     if options.command == "policy":
@@ -106,9 +110,12 @@ def _parser() -> argparse.ArgumentParser:
         ("destroy", "take the deployment away"),
         ("policy", "the IAM policies for who deploys and who adds users, into build/policy"),
         ("picture", "draw docs/architecture.svg"),
+        ("definitions", "print the state machines' definitions as they are deployed"),
     ):
         command = commands.add_parser(name, help=words)
-        if name != "picture":
+        if name == "definitions":
+            command.add_argument("name", nargs="?", default="", help="of one workflow, such as launch")
+        if name not in ("picture", "definitions"):
             command.add_argument("--stage", default="", help="its name")
         if name in ("deploy", "smoke", "destroy", "policy"):
             command.add_argument("--region", default="", help="else that of the AWS configuration")

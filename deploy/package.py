@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from deploy import bytecode, runtimes, wheels
+from deploy import bytecode, definitions, runtimes, wheels
 from deploy import template as templates
 from deploy.errors import PackageError
 from instance.build import documents
@@ -31,7 +31,6 @@ UNUSED = re.compile(
 )
 # A time of its own would make another hash of the same code, and so another deployment.
 EPOCH = (1980, 1, 1, 0, 0, 0)
-_PLACEHOLDER = re.compile(r"\$\{(\w+)\}")
 
 
 def runtime(version: tuple[int, int] = sys.version_info[:2]) -> str:
@@ -134,26 +133,11 @@ def pack(task: Path, made: Path) -> None:
 
 
 def _definition(machine: dict[str, Any], folder: Path) -> None:
-    """Write a definition as JSON, with the numbers of its substitutions in place.
-
-    Step Functions reads JSON in one way only; of YAML, CloudFormation's reader knows less than others do.
-    """
+    """Write a definition beside the template, and let the template name it."""
     source = Path(machine["DefinitionUri"]).name
     substitutions: dict[str, Any] = machine.get("DefinitionSubstitutions", {})
     name = f"{source.removesuffix('.yaml')}.json"
-    text = _json((ROOT / DEFINITIONS / source).read_text(encoding="utf-8"), substitutions, source)
+    text = definitions.as_json(ROOT / DEFINITIONS / source, substitutions)
     (folder / DEFINITIONS / name).write_text(text, encoding="utf-8")
     machine["DefinitionUri"] = f"./{DEFINITIONS}/{name}"
     machine["DefinitionSubstitutions"] = {key: one for key, one in substitutions.items() if isinstance(one, dict)}
-
-
-def _json(text: str, substitutions: Mapping[str, Any], source: str) -> str:
-    if missing := sorted({name for name in _PLACEHOLDER.findall(text) if name not in substitutions}):
-        raise PackageError(f"{source}: DefinitionSubstitutions has no {', '.join(missing)}.")
-
-    def value(match: re.Match[str]) -> str:
-        given = substitutions[match[1]]
-        # What is known on AWS only stays a placeholder, inside a text.
-        return match[0] if isinstance(given, dict) else str(given)
-
-    return json.dumps(yaml.safe_load(_PLACEHOLDER.sub(value, text)), indent=1) + "\n"

@@ -113,18 +113,3 @@ class Resolver:
             return str(self._named(name))
 
         return re.sub(r"\$\{([^}]+)\}", value, text)
-
-
-def substitute(text: str, values: Mapping[str, Any]) -> str:
-    """DefinitionSubstitutions: every `${Name}` of a definition's text replaced, as text, before it is parsed.
-
-    Raises TemplateError for a name without a value.
-    """
-
-    def value(match: re.Match[str]) -> str:
-        name = match.group(1)
-        if name not in values:
-            raise TemplateError(f"${{{name}}} has no value in DefinitionSubstitutions")
-        return str(values[name])
-
-    return re.sub(r"\$\{([A-Za-z0-9_]+)\}", value, text)

@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import yaml
 
-from local.cloudformation import Resolver, TemplateError, load, substitute
+from local.cloudformation import Resolver, TemplateError, load
 from local.lambdas import Lambdas
+from statemachine.build import DefinitionError, definition
 
 
 class Stack:
@@ -246,13 +246,15 @@ class Stack:
         return name, {"Arn": arn}
 
     def _state_machine(self, properties: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        text = (self._folder / properties["DefinitionUri"]).read_text(encoding="utf-8")
         values = {**properties.get("DefinitionSubstitutions", {})}
         values |= {name: value for name, value in self._substitutions.items() if name in values}
-        definition = yaml.safe_load(substitute(text, values))
+        try:
+            made = definition(self._folder / properties["DefinitionUri"], values)
+        except DefinitionError as error:
+            raise TemplateError(str(error)) from error
         arn = self._client("stepfunctions").create_state_machine(
             name=properties["Name"],
-            definition=json.dumps(definition),
+            definition=json.dumps(made),
             roleArn=f"arn:aws:iam::{self._parameters['AWS::AccountId']}:role/{properties['Name']}",
             type=properties.get("Type", "STANDARD"),
         )["stateMachineArn"]

@@ -20,7 +20,7 @@ from tests.aws.packaged import folder, transformed
 ROOT = Path(__file__).resolve().parents[2]
 SCAN = Path(sys.prefix) / "scan" / "bin"
 EXCEPTIONS = ROOT / ".scan-exceptions.yaml"
-ROOMS = ("app.py", "chalicelib", "instance", "nod", "admin", "deploy", "local")
+ROOMS = ("app.py", "chalicelib", "instance", "nod", "admin", "deploy", "local", "statemachine")
 
 
 @dataclass(frozen=True)

@@ -125,6 +125,14 @@ def test_every_retry_is_counted_and_ends(state: State) -> None:
         assert isinstance(retry["IntervalSeconds"], int) and retry["IntervalSeconds"] >= 1
 
 
+@pytest.mark.parametrize("state", [s for s in SDK if ":dynamodb:" in s.body["Resource"]], ids=ids)
+def test_a_call_of_dynamodb_is_tried_again_however_its_answer_is_lost(state: State) -> None:
+    """After a broken connection or a timeout it may have been done. Only a task that waits ends with its timeout."""
+    again = {error for retry in state.body["Retry"] for error in retry["ErrorEquals"]}
+    assert "DynamoDb.SdkClientException" in again
+    assert ("States.Timeout" in again) == ("waitForTaskToken" not in state.body["Resource"])
+
+
 @pytest.mark.parametrize("state", [s for s in TASKS if s.name.startswith("Look for ")], ids=ids)
 def test_a_look_at_a_command_is_tried_again_unless_the_command_has_failed(state: State) -> None:
     pending, ended, rest = state.body["Retry"]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import pytest
-import yaml
 
-from tests.aws.workflows import LOGICAL_IDS, NAMES, ROOT, states, template
+from tests.aws.workflows import LOGICAL_IDS, NAMES, states, template
 
 # Done by AWS in the name of who calls: CreateFleet runs, tags, hands over the role and looks up the image.
 ON_BEHALF = {"launch": {"ec2:RunInstances", "ec2:CreateTags", "iam:PassRole", "ssm:GetParameters"}}
@@ -68,10 +66,3 @@ def test_a_workflow_touches_only_this_deployments_machines(name: str) -> None:
             assert any(
                 key.endswith("/nod:deployment") and value == {"Ref": "Stage"} for key, value in ours.items()
             ) or condition["ArnEquals"]["ec2:InstanceProfile"] == {"GetAtt": "NotebookProfile.Arn"}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_definition_has_no_alias(name: str) -> None:
-    """CloudFormation reads it with Jackson, which takes an alias (`*name`) for the text `name`."""
-    text = re.sub(r"\$\{\w+\}", "1", (ROOT / f"statemachine/{name}.asl.yaml").read_text())
-    assert not [event for event in yaml.parse(text) if isinstance(event, yaml.AliasEvent)]

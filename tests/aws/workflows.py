@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from statemachine import build
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = ("launch", "undo", "terminate", "stop", "start", "password")
@@ -46,24 +47,20 @@ def substitutions(name: str) -> dict[str, Any]:
     return template()["Resources"][LOGICAL_IDS[name]]["Properties"]["DefinitionSubstitutions"]
 
 
+def path(name: str) -> Path:
+    return ROOT / f"statemachine/{name}.asl.yaml"
+
+
 def placeholders(name: str) -> set[str]:
-    return set(re.findall(r"\$\{(\w+)\}", (ROOT / f"statemachine/{name}.asl.yaml").read_text()))
+    return build.placeholders(build.expanded(path(name)))
 
 
 def definition(name: str) -> dict[str, Any]:
-    values = substitutions(name)
-    text = (ROOT / f"statemachine/{name}.asl.yaml").read_text()
-    return yaml.safe_load(
-        re.sub(
-            r"\$\{(\w+)\}",
-            lambda m: (
-                str(values[m[1]])
-                if isinstance(values[m[1]], int)
-                else f"arn:aws:lambda:us-east-1:123456789012:function:{m[1]}"
-            ),
-            text,
-        )
-    )
+    values = {
+        key: value if isinstance(value, int) else f"arn:aws:lambda:us-east-1:123456789012:function:{key}"
+        for key, value in substitutions(name).items()
+    }
+    return build.definition(path(name), values)
 
 
 @dataclass(frozen=True)

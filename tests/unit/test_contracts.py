@@ -36,7 +36,7 @@ def test_every_setting_is_named_and_no_other() -> None:
 def test_every_workflow_and_table_is_named() -> None:
     row = next(line for line in section("Names").splitlines() if line.startswith("| every AWS resource"))
     names = words(row)
-    machines = {path.name.removesuffix(".asl.yaml") for path in (ROOT / "statemachine").iterdir()}
+    machines = {path.name.removesuffix(".asl.yaml") for path in (ROOT / "statemachine").glob("*.asl.yaml")}
     template = (ROOT / ".chalice" / "resources.yaml").read_text(encoding="utf-8")
     tables = set(re.findall(r'TableName: !Sub "?nod-\$\{Stage\}-(\w+)', template))
     assert len(tables) > 3

@@ -151,7 +151,8 @@ def test_make_hands_on_every_option_of_the_command() -> None:
         (recipe,) = re.findall(rf"^{name}:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
         assert f"-m deploy {name}" in recipe
         for action in sub._actions:
-            option = action.option_strings[0]
+            # What is said by its place is named by the command itself.
+            option = action.option_strings[0] if action.option_strings else name
             if option not in ("-h", "--folder"):
                 assert f"{option} '$({action.dest.upper()})'" in recipe, f"{name} {option}"
 

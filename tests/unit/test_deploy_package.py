@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from deploy import package, template
+from deploy import definitions, package, template
 from deploy.errors import PackageError
 
 STATEMENT = {"Effect": "Allow", "Action": ["dynamodb:GetItem"], "Resource": "*"}
@@ -79,16 +79,19 @@ def test_two_parts_cannot_have_one_name() -> None:
         template._operations(made)
 
 
-def test_numbers_of_a_definition_are_numbers_and_what_aws_knows_stays() -> None:
-    text = "States:\n  Wait:\n    Seconds: ${Seconds}\n    Resource: ${Function}\n    Name: nod-${Stage}-x\n"
+def test_numbers_of_a_definition_are_numbers_and_what_aws_knows_stays(tmp_path: Path) -> None:
+    path = tmp_path / "flow.asl.yaml"
+    path.write_text("States:\n  Wait:\n    Seconds: ${Seconds}\n    Resource: ${Function}\n    Name: nod-${Stage}-x\n")
     values = {"Seconds": 5, "Function": {"Fn::GetAtt": ["New", "Arn"]}, "Stage": {"Ref": "Stage"}}
-    made = json.loads(package._json(text, values, "flow.asl.yaml"))
-    assert made == {"States": {"Wait": {"Seconds": 5, "Resource": "${Function}", "Name": "nod-${Stage}-x"}}}
+    made = json.loads(definitions.as_json(path, values))
+    assert made["States"] == {"Wait": {"Seconds": 5, "Resource": "${Function}", "Name": "nod-${Stage}-x"}}
 
 
-def test_a_placeholder_without_a_value_is_refused() -> None:
+def test_a_placeholder_without_a_value_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "flow.asl.yaml"
+    path.write_text("States:\n  Wait: {Seconds: '${Missing}'}\n")
     with pytest.raises(PackageError, match=r"flow\.asl\.yaml: DefinitionSubstitutions has no Missing"):
-        package._json("A: ${Missing}", {}, "flow.asl.yaml")
+        definitions.as_json(path, {})
 
 
 def test_what_chalice_says_is_handed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -84,6 +84,7 @@ def clock_calls(path: Path) -> list[str]:
         ("instance", ("chalicelib", "app", "admin", "local", "nod", "chalice")),
         ("chalicelib", ("app", "admin", "local", "nod", "instance", "moto", "tests")),
         ("admin", ("app", "local", "nod", "instance", "chalice", "moto")),
+        ("statemachine", ("app", "admin", "local", "nod", "instance", "boto3", "chalice", "chalicelib.aws", "tests")),
         # Rules of the product: the local cloud runs the app, and decides nothing in its place.
         (
             "local",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from local.cloudformation import Resolver, TemplateError, load, substitute
+from local.cloudformation import Resolver, TemplateError, load
 from local.stack import Stack, logical_id
 
 TEMPLATE = """
@@ -43,12 +43,6 @@ def test_what_a_condition_leaves_out_is_not_there(key: str, found: dict[str, obj
 def test_an_unknown_function_is_an_error() -> None:
     with pytest.raises(TemplateError, match="Fn::Cidr"):
         resolver().resolve({"Fn::Cidr": []})
-
-
-def test_placeholders_of_a_definition_are_replaced_as_text_and_none_is_left() -> None:
-    assert substitute("TimeoutSeconds: ${A}\nPath: $$.X", {"A": 5}) == "TimeoutSeconds: 5\nPath: $$.X"
-    with pytest.raises(TemplateError, match="Missing"):
-        substitute("${Missing}", {})
 
 
 @pytest.mark.parametrize(
