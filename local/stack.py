@@ -249,7 +249,7 @@ class Stack:
         text = (self._folder / properties["DefinitionUri"]).read_text(encoding="utf-8")
         values = {**properties.get("DefinitionSubstitutions", {})}
         values |= {name: value for name, value in self._substitutions.items() if name in values}
-        definition = yaml.safe_load(substitute(text, values))
+        definition = yaml.load(substitute(text, values), yaml.CSafeLoader)
         arn = self._client("stepfunctions").create_state_machine(
             name=properties["Name"],
             definition=json.dumps(definition),

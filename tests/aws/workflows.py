@@ -22,11 +22,11 @@ LOGICAL_IDS = {
 }
 
 
-class _Template(yaml.SafeLoader):
+class _Template(yaml.CSafeLoader):
     """CloudFormation's short tags, kept as {"Fn::…": value}."""
 
 
-def _tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+def _tag(loader: yaml.CSafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
     if isinstance(node, yaml.ScalarNode):
         return {suffix: loader.construct_scalar(node)}
     if isinstance(node, yaml.SequenceNode):
@@ -53,7 +53,7 @@ def placeholders(name: str) -> set[str]:
 def definition(name: str) -> dict[str, Any]:
     values = substitutions(name)
     text = (ROOT / f"statemachine/{name}.asl.yaml").read_text()
-    return yaml.safe_load(
+    return yaml.load(
         re.sub(
             r"\$\{(\w+)\}",
             lambda m: (
@@ -62,7 +62,8 @@ def definition(name: str) -> dict[str, Any]:
                 else f"arn:aws:lambda:us-east-1:123456789012:function:{m[1]}"
             ),
             text,
-        )
+        ),
+        Loader=yaml.CSafeLoader,
     )
 
 
