@@ -7,6 +7,7 @@ itself downloads.
 """
 
 import base64
+import functools
 import io
 import lzma
 import tarfile
@@ -45,11 +46,11 @@ exec bash "$NOD_WORK/{script}"
 """
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """YAML with the tag `!bundle`."""
 
 
-def _bundle(loader: yaml.SafeLoader, node: yaml.Node) -> list[str]:
+def _bundle(loader: yaml.CSafeLoader, node: yaml.Node) -> list[str]:
     assert isinstance(node, yaml.MappingNode)
     fields = loader.construct_mapping(node, deep=True)
     return _run_command(fields["title"], fields["script"], fields.get("files", []))
@@ -75,7 +76,13 @@ def _archive(names: list[str]) -> bytes:
             entry.size = len(content)
             entry.mode = 0o600
             archive.addfile(entry, io.BytesIO(content))
-    return lzma.compress(plain.getvalue(), preset=9 | lzma.PRESET_EXTREME)
+    return _compressed(plain.getvalue())
+
+
+@functools.cache
+def _compressed(content: bytes) -> bytes:
+    # Kept, since it takes half a second for all documents, and each local cloud of a process has the same.
+    return lzma.compress(content, preset=9 | lzma.PRESET_EXTREME)
 
 
 def documents() -> dict[str, dict[str, Any]]:

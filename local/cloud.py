@@ -24,7 +24,7 @@ from moto.stepfunctions.parser.models import stepfunctions_parser_backends
 
 from local import mail, schedules
 from local.agent import Agents
-from local.aws import stepfunctions
+from local.aws import attribute_values, stepfunctions
 from local.aws.ec2 import Ec2
 from local.aws.front import Front, Server, reset_moto
 from local.aws.sns import Sns
@@ -143,7 +143,6 @@ class Cloud:
         self.inbox = Inbox(self.faults)
         self._closers.append(self.inbox.close)
         self.front = Front(self.faults)
-        reset_moto(ACCOUNT, self.region)
         server = Server(self.front, self._ports[1])
         self._closers.append(server.close)
         self.aws_port = server.port
@@ -152,6 +151,7 @@ class Cloud:
         self.control = Control(self.faults, self.inbox, self.slack, self.state)
         self.front.control = self.control
         self._enter_environment()
+        reset_moto(ACCOUNT, self.region)
         self._connect()
         self._prepare_account()
         self._deploy()
@@ -233,6 +233,8 @@ class Cloud:
             "AWS_SHARED_CREDENTIALS_FILE": nowhere,
             "AWS_EC2_METADATA_DISABLED": "true",
             "MOTO_PORT": str(self.aws_port),
+            # The only public images here are those of _prepare_account.
+            "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",
             "NOD_STAGE": self.stage,
             # A proxy of this machine is not asked for what is on this machine.
             "NO_PROXY": ",".join(filter(None, (os.environ.get("NO_PROXY"), "127.0.0.1", "localhost"))),
@@ -279,7 +281,8 @@ class Cloud:
         )
         self.ec2.install(patches)
         self.sns.install(patches)
-        stepfunctions.install(self.bus, self.aws_url, patches)
+        attribute_values.install(patches)
+        stepfunctions.install(self.bus, self.aws_url, patches, self.delays)
         self._correct_put_events(patches)
         self.front.commands = Commands(
             account=ACCOUNT,

@@ -13,7 +13,7 @@ class TemplateError(ValueError):
     """A template that this reader cannot resolve."""
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """YAML with CloudFormation's short tags: `!Ref X` is `{"Ref": "X"}`, `!Name Y` is `{"Fn::Name": Y}`."""
 
 

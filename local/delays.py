@@ -23,3 +23,6 @@ class Delays:
     """Before the first retry of an asynchronous invocation, twice as long before the second (AWS: 1 and 2 minutes)."""
     delivery_retry: float = 0.5
     """Between the three attempts to deliver a mail or a notification (AWS: 20 s and more, over hours)."""
+    workflow_second: float = 1.0
+    """How long a second lasts in Wait states and between the tries of a Retry. Timeouts stay as they are: a shorter one
+    would end what only takes its time on a busy machine."""

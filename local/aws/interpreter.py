@@ -84,6 +84,7 @@ from moto.stepfunctions.parser.asl.utils.json_path import NoSuchJsonPathError
 from moto.stepfunctions.parser.backend.execution_worker import ExecutionWorker
 
 from local.aws import beans
+from local.delays import Delays
 from local.patches import Patches
 from local.principals import acting
 
@@ -127,7 +128,7 @@ def to_json(value: Any) -> str:
     return json.dumps(plain(value), separators=(",", ":"), default=str)
 
 
-def install(endpoint: str, patches: Patches) -> None:
+def install(endpoint: str, patches: Patches, delays: Delays) -> None:
     """Correct moto's interpreter; its tasks call AWS at `endpoint`."""
     _correct_clients(endpoint, patches)
     _correct_errors(patches)
@@ -137,7 +138,7 @@ def install(endpoint: str, patches: Patches) -> None:
     _correct_paths(patches)
     _correct_times(patches)
     _correct_endings(patches)
-    _correct_waits(patches)
+    _correct_waits(patches, delays.workflow_second)
     _correct_tasks(patches)
     _parse_once(patches)
 
@@ -524,9 +525,9 @@ def _announcing(make: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return environment
 
 
-def _correct_waits(patches: Patches) -> None:
+def _correct_waits(patches: Patches, second: float) -> None:
     def wait(_: Any, env: Any, wait_seconds: float) -> None:
-        if wait_seconds > 0 and not _pause(env, wait_seconds, threading.Event()):
+        if wait_seconds > 0 and not _pause(env, wait_seconds * second, threading.Event()):
             raise Interrupted
 
     patches.set(WaitFunction, "_wait_interval", wait)
@@ -548,7 +549,7 @@ def _correct_waits(patches: Patches) -> None:
 
         @staticmethod
         def sleep(seconds: float) -> None:
-            if not _pause(here.env, seconds, threading.Event()):
+            if not _pause(here.env, seconds * second, threading.Event()):
                 raise Interrupted
 
     def retrier_body(retrier: Any, env: Any) -> None:

@@ -30,6 +30,7 @@ from moto.stepfunctions.parser.models import StepFunctionsParserBackend
 from moto.stepfunctions.responses import StepFunctionResponse
 
 from local.aws import definitions, interpreter
+from local.delays import Delays
 from local.events import EventBus
 from local.patches import Patches
 
@@ -38,12 +39,12 @@ EVENT_LIMIT = 248 * 1024
 """Input and output are left out of an event above this size."""
 
 
-def install(bus: EventBus, endpoint: str, patches: Patches) -> None:
+def install(bus: EventBus, endpoint: str, patches: Patches, delays: Delays) -> None:
     """Let moto execute state machines, as AWS does. `endpoint` is where its tasks call AWS."""
     before = default_user_config.get("stepfunctions")
     default_user_config["stepfunctions"] = {"execute_state_machine": True}
     patches.after(lambda: _restore(before))
-    interpreter.install(endpoint, patches)
+    interpreter.install(endpoint, patches, delays)
     _correct_definitions(patches)
     _correct_start(bus, patches)
     _correct_end(bus, patches)

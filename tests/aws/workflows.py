@@ -23,11 +23,11 @@ LOGICAL_IDS = {
 }
 
 
-class _Template(yaml.SafeLoader):
+class _Template(yaml.CSafeLoader):
     """CloudFormation's short tags, kept as {"Fn::…": value}."""
 
 
-def _tag(loader: yaml.SafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
+def _tag(loader: yaml.CSafeLoader, suffix: str, node: yaml.Node) -> dict[str, Any]:
     if isinstance(node, yaml.ScalarNode):
         return {suffix: loader.construct_scalar(node)}
     if isinstance(node, yaml.SequenceNode):

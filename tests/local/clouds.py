@@ -18,6 +18,8 @@ from tests.local.fake_machines import FakeMachines
 from tests.local.person import wait_until
 
 SHORT = Delays(visible=0.3, pending=0.3, agent=0.2, stopping=0.1, invocation=0.2, retry=0.05, delivery_retry=0.05)
+ON_MACHINES = Delays(pending=0.5, agent=0.5, workflow_second=0.25)
+"""Where the machines are real: their boot and what runs on them take as long as they take."""
 
 
 @contextlib.contextmanager

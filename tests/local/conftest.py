@@ -5,12 +5,15 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from local.image import cache_folder, ensure_image
 from local.installer import Installer, ensure_installer
 from local.machines import Machines
+from tests.local.lives import OTHER, post, wait
+from tests.local.town import DELAYS, Town, as_before, opened
 
 
 @pytest.fixture(scope="session")
@@ -63,3 +66,47 @@ def machines(image: Path, aws_port: int, tmp_path_factory: pytest.TempPathFactor
     made = Machines(tmp_path_factory.mktemp("cloud"), image, aws_port)
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
+    """The town of one test module."""
+    with opened(tmp_path_factory.mktemp("cloud")) as made:
+        yield made
+
+
+@pytest.fixture
+def clean(town: Town) -> Iterator[None]:
+    """After the test the town is as before it."""
+    yield
+    town.cloud.slow_pending(DELAYS.pending)
+    town.cloud.without_addresses(False)
+    as_before(town)
+
+
+@pytest.fixture
+def broken(town: Town, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """A function of ours that fails at every call."""
+
+    def fail(event: Any, context: Any) -> None:
+        raise RuntimeError("broken for this test")
+
+    return lambda name: monkeypatch.setitem(town.cloud.lambdas._handlers, f"nod-local-{name}", fail)
+
+
+@pytest.fixture
+def notebook(town: Town) -> str:
+    """A notebook that is ready, and whose machine says so at every boot."""
+    town.machines.on_boot = lambda machine: town.beat(machine, certificate_sha256={"S": OTHER})
+    made = town.launch(name="mine")
+    town.person.wait(made, "ready", seconds=180)
+    town.settle()
+    return made
+
+
+@pytest.fixture
+def stopped(town: Town, notebook: str) -> str:
+    """The same, once it is stopped."""
+    assert post(town, notebook, "stop") == 202
+    wait(town, notebook, "stopped")
+    return notebook

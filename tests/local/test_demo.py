@@ -129,27 +129,44 @@ def demos(tmp_path: Path) -> Iterator[list[Demo]]:
         demo.file.close()
 
 
-def test_demo_ends_with_a_link_and_ctrl_c_leaves_nothing(
+def test_kill_in_the_middle_of_a_launch_leaves_no_process_and_the_next_demo_ends_with_a_link(
     tmp_path: Path, image: Path, installer: Any, demos: list[Demo]
 ) -> None:
-    state = tmp_path / "state"
-    first = Demo(state)
-    demos.append(first)
-    url, password = first.link()
+    """No process, not even the client. And Ctrl-C leaves nothing of a demo that was used."""
+    state = tmp_path / "state of mine"
+    demo = Demo(state)
+    demos.append(demo)
+    wait_until(lambda: "Install Anaconda: running" in demo.output(), 120, demo.output)
+    started = started_by(demo.process.pid)
+    assert any(" -m nod request " in line for line in started.values()), started
+    assert any(line.startswith("systemd-nspawn ") for line in started.values()), started
+    demo.process.kill()
+    demo.process.wait()
+
+    def left() -> list[str]:
+        running = processes()
+        return [f"{key[0]}: {line}" for key, line in started.items() if key in running] + left_of(state)
+
+    wait_until(lambda: left() == [], 10, lambda: f"left after kill -9: {left()}")
+    assert "Cannot reach" not in demo.output()
+
+    again = Demo(state)
+    demos.append(again)
+    url, password = again.link()
     assert log_in(url, password).login.status_code == 302  # type: ignore[attr-defined]
-    assert "stand-in" in first.output().lower(), "says which installer ran"
-    first.type("stop")
-    first.type("show")
-    first.type("start")
-    first.process.send_signal(signal.SIGINT)
-    assert first.process.wait(120) in {0, 130}
-    assert "Traceback" not in first.output()
+    assert "stand-in" in again.output().lower(), "says which installer ran"
+    again.type("stop")
+    again.type("show")
+    again.type("start")
+    again.process.send_signal(signal.SIGINT)
+    assert again.process.wait(120) in {0, 130}
+    assert "Traceback" not in again.output()
     assert left_of(state) == []
 
 
 @pytest.mark.long
 def test_demo_runs_again_after_it_was_killed(tmp_path: Path, image: Path, installer: Any, demos: list[Demo]) -> None:
-    """As test_kill_in_the_middle_of_a_launch below, once its notebook is ready."""
+    """As after a kill in the middle of a launch, once its notebook is ready."""
     state = tmp_path / "state"
     first = Demo(state)
     demos.append(first)
@@ -178,34 +195,6 @@ def test_ctrl_c_in_the_middle_of_a_launch_leaves_nothing(
     demo.process.send_signal(signal.SIGINT)
     assert demo.process.wait(120) in {0, 130}
     assert "Traceback" not in demo.output()
-    assert left_of(state) == []
-
-
-def test_kill_in_the_middle_of_a_launch_leaves_no_process_not_even_the_client(
-    tmp_path: Path, image: Path, installer: Any, demos: list[Demo]
-) -> None:
-    state = tmp_path / "state of mine"
-    demo = Demo(state)
-    demos.append(demo)
-    wait_until(lambda: "Install Anaconda: running" in demo.output(), 120, demo.output)
-    started = started_by(demo.process.pid)
-    assert any(" -m nod request " in line for line in started.values()), started
-    assert any(line.startswith("systemd-nspawn ") for line in started.values()), started
-    demo.process.kill()
-    demo.process.wait()
-
-    def left() -> list[str]:
-        running = processes()
-        return [f"{key[0]}: {line}" for key, line in started.items() if key in running] + left_of(state)
-
-    wait_until(lambda: left() == [], 10, lambda: f"left after kill -9: {left()}")
-    assert "Cannot reach" not in demo.output()
-
-    again = Demo(state)
-    demos.append(again)
-    again.link()
-    again.process.send_signal(signal.SIGINT)
-    assert again.process.wait(120) in {0, 130}
     assert left_of(state) == []
 
 

@@ -15,14 +15,13 @@ import httpx
 import pytest
 
 from local.cloud import Cloud
-from local.delays import Delays
+from tests.local.clouds import ON_MACHINES
 from tests.local.person import Person, log_in, wait_until
 
 pytestmark = pytest.mark.machine
 
 MINUTE = 1.0
 PASSWORD = "correct horse battery 9"
-DELAYS = Delays(pending=1, agent=2)
 DRIVE = Path(__file__).with_name("drive.py")
 
 
@@ -30,7 +29,7 @@ DRIVE = Path(__file__).with_name("drive.py")
 def cloud(tmp_path_factory: pytest.TempPathFactory, image: Path, installer: Any) -> Iterator[Cloud]:
     state = tmp_path_factory.mktemp("cloud")
     with Cloud(
-        state, image=image, installer=installer, api_port=0, aws_port=0, delays=DELAYS, minute_seconds=MINUTE
+        state, image=image, installer=installer, api_port=0, aws_port=0, delays=ON_MACHINES, minute_seconds=MINUTE
     ) as cloud:
         yield cloud
 

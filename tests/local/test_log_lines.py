@@ -15,7 +15,7 @@ def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
     with opened(tmp_path_factory.mktemp("cloud")) as made:
         made.machines.on_boot = made.beat
         # Long enough for the workflow to wait for an instance before its event is there.
-        made.cloud.slow_pending(1.5)
+        made.cloud.slow_pending(0.6)
         yield made
         as_before(made)
 

@@ -3,27 +3,13 @@ its owner, its quota and its messages, is what comes of it when every answer arr
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
+from tests.local.lives import OTHER, active, kinds, post, untold, wait
 from tests.local.person import wait_until
-from tests.local.test_life_paths import OTHER, active, kinds, notebook, post, state_of, untold, wait  # noqa: F401
-from tests.local.town import Town, as_before, opened
+from tests.local.town import Town
 
-
-@pytest.fixture(scope="module")
-def town(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Town]:
-    with opened(tmp_path_factory.mktemp("cloud")) as made:
-        yield made
-
-
-@pytest.fixture(autouse=True)
-def clean(town: Town) -> Iterator[None]:
-    yield
-    as_before(town)
-
-
+pytestmark = pytest.mark.usefixtures("clean")
 # Not SNS, which has no token by which it would publish once.
 LOST = ("dynamodb", "ec2", "ssm", "states:StartExecution", "lambda")
 

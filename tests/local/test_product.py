@@ -22,20 +22,19 @@ from playwright.sync_api import sync_playwright
 from instance.build import documents
 from local.agent import Agents, Outcome
 from local.cloud import Cloud
-from local.delays import Delays
+from tests.local.clouds import ON_MACHINES
 from tests.local.person import Person, fingerprint, log_in, wait_until
 
 pytestmark = pytest.mark.machine
 
 CANARY = "canary-Pa55word-4711"
-DELAYS = Delays(pending=1, agent=2)
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory, image: Path, installer: Any) -> Iterator[Cloud]:
     state = tmp_path_factory.mktemp("cloud")
-    with Cloud(state, image=image, installer=installer, api_port=0, aws_port=0, delays=DELAYS) as cloud:
+    with Cloud(state, image=image, installer=installer, api_port=0, aws_port=0, delays=ON_MACHINES) as cloud:
         yield cloud
 
 

@@ -19,8 +19,8 @@ from admin.users import list_users
 from deploy import __main__ as command
 from deploy.smoke.rows import QUESTIONS, Answer
 from local.cloud import Cloud
-from local.delays import Delays
 from tests.local import town as towns
+from tests.local.clouds import ON_MACHINES
 from tests.local.person import wait_until
 from tests.local.town import Town
 
@@ -57,8 +57,9 @@ def nothing_left(aws_url: str) -> None:
 def test_all_that_the_local_cloud_can_show_is_seen_on_a_real_machine(
     tmp_path: Path, image: Path, installer: Any, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    delays = Delays(pending=1, agent=1)
-    with Cloud(tmp_path / "cloud", image=image, installer=installer, api_port=0, aws_port=0, delays=delays) as cloud:
+    with Cloud(
+        tmp_path / "cloud", image=image, installer=installer, api_port=0, aws_port=0, delays=ON_MACHINES
+    ) as cloud:
         for name, value in environment(cloud.aws_url).items():
             monkeypatch.setenv(name, value)
         code = command.main(["smoke", "--stage", "local", "--url", cloud.api_url])

@@ -14,8 +14,8 @@ import pytest
 
 from chalicelib import passwords
 from local.cloud import UBUNTU, Cloud
-from local.delays import Delays
 from local.errors import MachineError
+from tests.local.clouds import ON_MACHINES
 from tests.local.person import Person, fingerprint, log_in, wait_until
 
 pytestmark = pytest.mark.machine
@@ -26,8 +26,7 @@ PASSWORD = "kept-Over-the-stop-1"
 @pytest.fixture(scope="module")
 def cloud(tmp_path_factory: pytest.TempPathFactory, image: Path, installer: Any) -> Iterator[Cloud]:
     state = tmp_path_factory.mktemp("cloud")
-    delays = Delays(pending=1, agent=2)
-    with Cloud(state, image=image, installer=installer, api_port=0, aws_port=0, delays=delays) as opened:
+    with Cloud(state, image=image, installer=installer, api_port=0, aws_port=0, delays=ON_MACHINES) as opened:
         yield opened
 
 

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from local.cloud import Cloud
-from local.delays import Delays
+from tests.local.clouds import ON_MACHINES
 from tests.local.person import Person, wait_until
 
 pytestmark = pytest.mark.machine
@@ -33,7 +33,7 @@ def test_a_machine_that_no_sweep_stops_ends_itself_and_its_record_says_so(
         installer=installer,
         api_port=0,
         aws_port=0,
-        delays=Delays(pending=1, agent=2),
+        delays=ON_MACHINES,
         minute_seconds=MINUTE,
         faults=("sweep_dead",),
     ) as cloud:

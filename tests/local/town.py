@@ -21,28 +21,38 @@ from tests.local.scripted import FINGERPRINT, RESULTS, ScriptedMachine, Scripted
 
 QUICK = {
     "LaunchSeconds": 60,
-    "InstanceEventSeconds": 2,
-    "InstanceLooks": 3,
+    "InstanceEventSeconds": 1,
+    "InstanceLooks": 15,
     "EmptyLooks": 2,
     "LookSeconds": 1,
-    "AgentAttempts": 5,
+    "AgentAttempts": 12,
     "PrepareSeconds": 2,
-    "PrepareLooks": 10,
+    "PrepareLooks": 20,
     "InstallSeconds": 2,
-    "InstallLooks": 10,
+    "InstallLooks": 20,
     "ShortSeconds": 2,
-    "ShortLooks": 10,
+    "ShortLooks": 20,
     "CommandLookSeconds": 1,
     "LambdaAttempts": 1,
     "Ec2Attempts": 1,
-    "StopEventSeconds": 3,
-    "StopLooks": 3,
+    "StopEventSeconds": 1,
+    "StopLooks": 10,
     "RunningLooks": 2,
     "StartAttempts": 1,
-    "AnswerAttempts": 3,
+    "AnswerAttempts": 12,
     "AnswerRounds": 2,
 }
-DELAYS = Delays(visible=0.05, pending=0.3, agent=0.3, stopping=0.1, invocation=0.05, retry=0.1, delivery_retry=0.05)
+"""Timeouts are true seconds; from one look or try to the next a second lasts DELAYS.workflow_second."""
+DELAYS = Delays(
+    visible=0.05,
+    pending=0.3,
+    agent=0.3,
+    stopping=0.1,
+    invocation=0.05,
+    retry=0.1,
+    delivery_retry=0.05,
+    workflow_second=0.2,
+)
 OF_WORKFLOWS = (
     "owner told",
     "launch failed",

@@ -8,7 +8,7 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
@@ -16,12 +16,15 @@ from typing import Any
 from unittest import mock
 
 import boto3
+from botocore.config import Config
 from chalice.test import Client, HTTPResponse
 from moto import mock_aws
 
 from admin.deployment import Deployment
 from admin.users import add_user
 from chalicelib.model import User
+from local.aws import attribute_values
+from local.patches import Patches
 from tests.lines import captured, wrong
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -46,14 +49,41 @@ ENV = {
     "NOD_TOPIC_ARN": f"arn:aws:sns:{REGION}:{ACCOUNT}:nod-{STAGE}-messages",
     "NOD_LAUNCH_TEMPLATE_ID": "lt-0123456789abcdef0",
     "NOD_SUBNET_IDS": "subnet-a,subnet-b",
+    # The public images that moto knows take longer to make than most tests, and no test asks for them.
+    "MOTO_EC2_LOAD_DEFAULT_AMIS": "false",
 }
 
 
 API_URL = "https://api.example/api"
 """Where the app thinks it is called: API Gateway says it on AWS, the setting says it where there is none."""
 
-# One session for all tests: each new one reads the models of the services again, which takes most of a test's time.
-SESSION = boto3.Session(region_name=REGION, aws_access_key_id="testing", aws_secret_access_key="testing")
+
+class OneOfEachClient(boto3.Session):
+    """A session whose clients are made once: making one takes as long as some twenty calls of moto."""
+
+    def __init__(self) -> None:
+        super().__init__(region_name=REGION, aws_access_key_id="testing", aws_secret_access_key="testing")
+        self._made: dict[str, Any] = {}
+
+    def client(self, service_name: str, **options: Any) -> Any:  # type: ignore[override]
+        return self._one(
+            f"{service_name} {options}", lambda: super(OneOfEachClient, self).client(service_name, **options)
+        )
+
+    def create_client(self, service: str, config: Config) -> Any:
+        """What chalicelib/aws/clients.py asks of botocore's session: another client, for its retries are others."""
+        name = f"{service} {vars(config)['_user_provided_options']}"
+        return self._one(name, lambda: self._session.create_client(service, config=config))
+
+    def _one(self, name: str, make: Callable[[], Any]) -> Any:
+        if name not in self._made:
+            self._made[name] = make()
+        return self._made[name]
+
+
+attribute_values.install(Patches())
+# One for all tests: each new session reads the models of the services again.
+SESSION = OneOfEachClient()
 
 
 class Stage:
@@ -61,7 +91,7 @@ class Stage:
 
     def __init__(self, app: ModuleType) -> None:
         self.app = app
-        app.clients._session = SESSION._session
+        app.clients._session = SESSION
         self.admin = Deployment(STAGE, SESSION)
         self.dynamodb = SESSION.client("dynamodb")
         self.stepfunctions = SESSION.client("stepfunctions")

@@ -40,9 +40,7 @@ FASTER = {
     "PrepareSeconds": 1,
     "InstallSeconds": 6,
     "ShortSeconds": 1,
-    "InstanceEventSeconds": 1,
-    "StopEventSeconds": 1,
-    "AnswerAttempts": 1,
+    "AnswerAttempts": 5,
     "AnswerRounds": 1,
 }
 _IDS = ("VolumeId", "AllocationId", "GroupId")
