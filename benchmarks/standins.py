@@ -11,6 +11,9 @@ from typing import Any
 
 Item = dict[str, Any]
 
+# A part of a condition, and not what a function is called with.
+_IN_PARENTHESES = re.compile(r"(?<!\w)\(((?:[^()]|\([^()]*\))*)\)")
+
 
 class ClientError(Exception):
     """As botocore's: a code in `response`."""
@@ -196,12 +199,15 @@ class Tables:
 
     def _holds(self, update: Item) -> bool:
         condition = update.get("ConditionExpression")
-        row = self._row(update) or {}
-        return condition is None or any(
-            all(self._term(term, row, update) for term in part.split(" AND ")) for part in condition.split(" OR ")
-        )
+        return condition is None or self._is_true(condition, self._row(update) or {}, update)
+
+    def _is_true(self, condition: str, row: Item, update: Item) -> bool:
+        flat = _IN_PARENTHESES.sub(lambda match: str(self._is_true(match[1], row, update)), condition)
+        return any(all(self._term(term, row, update) for term in part.split(" AND ")) for part in flat.split(" OR "))
 
     def _term(self, term: str, row: Item, update: Item) -> bool:
+        if term in ("True", "False"):
+            return term == "True"
         if match := re.fullmatch(r"(attribute_exists|attribute_not_exists)\((.+)\)", term):
             return (_get(row, self._path(match[2], update)) is not None) == (match[1] == "attribute_exists")
         match = re.fullmatch(r"(\S+) (=|<) (:\w+)", term)

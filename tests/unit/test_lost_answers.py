@@ -397,14 +397,14 @@ def test_workflow_that_asks_again_notes_that_the_mail_went_out(monkeypatch: pyte
 
 def test_start_that_is_written_begins_whatever_becomes_of_the_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     with a_case("stopped") as case:
-        begun = NotebooksTable.begin_start
+        move = NotebooksTable.move
 
         def written(*arguments: Any) -> Any:
-            found = begun(*arguments)
+            found = move(*arguments)
             monkeypatch.setattr(NotebooksTable, "get", no_connection)
             return found
 
-        monkeypatch.setattr(NotebooksTable, "begin_start", written)
+        monkeypatch.setattr(NotebooksTable, "move", written)
         assert case.http("POST", f"/notebooks/{case.notebook}/start").status_code == 503
         assert [one["name"] for one in case.deployed.executions("start")] == [f"{case.notebook}-start-1"]
 
