@@ -17,6 +17,7 @@ And so that figures say something about the product: definitions are parsed once
 from __future__ import annotations
 
 import base64
+import contextvars
 import copy
 import datetime
 import functools
@@ -145,6 +146,14 @@ def install(endpoint: str, patches: Patches, delays: Delays) -> None:
 
 # Clients
 
+_try: contextvars.ContextVar[int] = contextvars.ContextVar("try", default=1)
+
+
+def _say_try(request: Any, **_: Any) -> None:
+    """A state's Retry is what an SDK's retries are elsewhere, and says so as SDKs do: faults hit the first try of a
+    call (local/aws/front.py), however many executions make the same call side by side."""
+    request.headers["amz-sdk-request"] = f"attempt={_try.get()}; max=2"
+
 
 def _correct_clients(endpoint: str, patches: Patches) -> None:
     lock = threading.Lock()
@@ -166,6 +175,7 @@ def _correct_clients(endpoint: str, patches: Patches) -> None:
                         read_timeout=960,
                     ),
                 )
+                clients[region, service].meta.events.register("before-send", _say_try)
             return clients[region, service]
 
     for module in (
@@ -573,7 +583,10 @@ def _correct_tasks(patches: Patches) -> None:
         finished: list[bool] = []
         done = threading.Event()
 
+        tries = env.states.context_object.context_object_data["State"]["RetryCount"] + 1
+
         def work() -> None:
+            _try.set(tries)
             try:
                 with acting(f"workflow/{_machine(env)}"):
                     state._eval_execution(frame)

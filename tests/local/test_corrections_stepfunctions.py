@@ -557,3 +557,25 @@ def test_a_definition_has_a_limit(sfn: Any) -> None:
         machine(sfn, {"A": {**PASS, "Result": "x" * 1_048_576}})
     assert "length less than or equal to 1048576" in raised.value.response["Error"]["Message"]
     assert definitions.problems(" " * 1_048_577)[0].startswith("DEFINITION_TOO_LARGE")
+
+
+@pytest.mark.parametrize("fault", ["answer_lost", "throttling"])
+def test_of_executions_side_by_side_each_try_again_comes_through(
+    cloud: Cloud,  # noqa: F811
+    sfn: Any,
+    fault: str,
+) -> None:
+    read = {
+        "Type": "Task",
+        "Resource": "arn:aws:states:::aws-sdk:dynamodb:getItem",
+        "Parameters": {"TableName": "nod-local-heartbeats", "Key": {"id": {"S": "any"}}},
+        "Retry": [{"ErrorEquals": ["States.ALL"], "IntervalSeconds": 1, "MaxAttempts": 1, "BackoffRate": 1}],
+        "End": True,
+    }
+    arn = machine(sfn, {"Read": read})
+    cloud.faults.on(f"{fault}:dynamodb")
+    executions = [start(sfn, arn) for _ in range(5)]
+    for execution in executions:
+        assert ended(sfn, execution)["status"] == "SUCCEEDED"
+        history = sfn.get_execution_history(executionArn=execution, maxResults=1000)["events"]
+        assert [event["type"] for event in history].count("TaskFailed") == 1
