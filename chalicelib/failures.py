@@ -107,8 +107,8 @@ def explain_start(execution: Mapping[str, object], others: Sequence[str], server
         why = f"EC2 took the machine back: {_sentence(cause)}"
     elif _LIMIT_WORDS.search(cause):
         why = (
-            "The AWS account's limit of vCPUs for this kind of type is used up. Stop another notebook, or ask who runs "
-            "this deployment to have the limit raised (Service Quotas)"
+            "The AWS account's limit of vCPUs for this kind of type is used up. Stop another notebook, or ask your "
+            "administrator to have the limit raised (Service Quotas)"
         )
     elif error.lower().startswith("ec2."):
         why = f"EC2 did not start the machine: {_sentence(cause)}"
@@ -116,8 +116,7 @@ def explain_start(execution: Mapping[str, object], others: Sequence[str], server
         why = f"The start failed: {_sentence(' '.join(part for part in (error, cause) if part))}"
     return Failure(
         "start_failed",
-        f"{why}. The notebook is stopped, {_UNTOUCHED}. Start it again; if it fails again, tell who runs this "
-        "deployment.",
+        f"{why}. The notebook is stopped, {_UNTOUCHED}. Start it again; if it fails again, tell your administrator.",
     )
 
 
