@@ -135,6 +135,7 @@ def test_user_of_the_notebook_is_nobody_special(cloud: Cloud, notebook: dict[str
     assert not re.search(r"^root\s.*(jupyter-?(lab|server)|notebook.py)", processes, re.MULTILINE)
 
 
+@pytest.mark.long
 def test_second_notebook_runs_beside_the_first(cloud: Cloud, person: Person, notebook: dict[str, Any]) -> None:
     answer = person.request(name="second").json()
     assert len(answer["password"]) >= 20
@@ -291,6 +292,7 @@ def test_fault_on_the_machine_is_told_and_undone(
     )
 
 
+@pytest.mark.long
 def test_every_document_may_be_run_twice_at_once_the_first_time_too(
     cloud: Cloud, person: Person, monkeypatch: pytest.MonkeyPatch
 ) -> None:

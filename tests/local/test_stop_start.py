@@ -114,6 +114,8 @@ def test_a_notebook_that_was_stopped_answers_elsewhere_as_itself(cloud: Cloud, e
 
     ec2.stop_instances(InstanceIds=[instance_id])
     wait_for_state(ec2, instance_id, "stopped")
+    # Written down, too: the workflow that does so would stop what it finds running.
+    person.wait(notebook["id"], "stopped")
     assert refuses(old)
     ec2.start_instances(InstanceIds=[instance_id])
     new = wait_for_state(ec2, instance_id, "running")["PublicIpAddress"]
@@ -126,7 +128,7 @@ def test_a_notebook_that_was_stopped_answers_elsewhere_as_itself(cloud: Cloud, e
         except httpx.HTTPError:
             return False
 
-    wait_until(answers, 60, f"nothing answers at {new}")
+    wait_until(answers, 120, f"nothing answers at {new}")
     assert refuses(old)
     certificate = fingerprint(new)
     assert certificate != notebook["certificate_sha256"], "the name changed, so the certificate has to"
