@@ -88,8 +88,10 @@ def main(arguments: argparse.Namespace) -> None:
             seen = person.wait(notebook_id, "ready", "stopped", "failed")
             if seen["state"] != "ready":
                 raise SystemExit(f"the start failed: {seen['error']}")
-            forwarded = httpx.get(seen["link"], trust_env=False)
-            wait_for_page(forwarded.headers["location"].rstrip("/"))
+            page = httpx.get(seen["link"], trust_env=False).raise_for_status().text
+            if seen["url"] not in page:
+                raise SystemExit(f"the page behind the link does not lead to {seen['url']}")
+            wait_for_page(seen["url"].rstrip("/"))
             totals.append(time.monotonic() - began)
             times = entered(cloud, notebook_id, number)
             before, last = "POST answered", posted
