@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from chalicelib import server_health, times
 from chalicelib.aws.due import Due, DueNotebooks
 from chalicelib.aws.heartbeats import HeartbeatsTable, Row, limit_text
-from chalicelib.aws.ledger import Event
+from chalicelib.aws.ledger import Event, said
 from chalicelib.idleness import IDLE, SILENT, Decision, Policy, Run, came_back, decide, observed
 from chalicelib.log import logger
 from chalicelib.model import Notebook
@@ -59,11 +59,7 @@ class Judged:
 
     def line(self, now: datetime) -> Event:
         """For the ledger."""
-        why = self.why
-        at = times.to_text(now)
-        return Event(
-            self.notebook.id, at, self.decision.action, why.code, why.by, why.reason, why.stops_at, why.signals
-        )
+        return said(self.notebook.id, now, self.decision.action, self.why)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from chalicelib import rows, times
 from chalicelib.aws import batches, writes
 from chalicelib.aws.items import from_item, to_attribute
 from chalicelib.aws.ledger import Event
-from chalicelib.aws.transitions import CONFLICTS, Transitions
+from chalicelib.aws.transitions import Transitions
 from chalicelib.model import Notebook
 from chalicelib.notebook.life import State
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from chalicelib.notebook.moves import Move
 
 _PAGE = 100
-_FAILED = "ConditionalCheckFailed"
 # What a write expects to find as it was read: the state, and every time that a decision or a person sets.
 _EXPECTED = ("decided_at", "due_at", "hold_until")
 # The id of the sweep's last write, by which it knows a try of its own whose answer was lost.
@@ -94,7 +93,8 @@ class DueNotebooks:
         if "state" in changes:
             raise TypeError("A change of the state that is no transition.")
         write_id = writes.new_id()
-        update = self._update(notebook, {**changes, _DECIDED: write_id})
+        expected = {name: getattr(notebook, name) for name in ("state", *_EXPECTED)}
+        update = writes.update(self._table, notebook.id, expected, {**changes, _DECIDED: write_id})
         if line is None:
             try:
                 self._client.update_item(**update)
@@ -175,38 +175,15 @@ class DueNotebooks:
             return False
         return True
 
-    def _update(self, notebook: Notebook, changes: Mapping[str, object]) -> dict[str, Any]:
-        expected = {name: getattr(notebook, name) for name in ("state", *_EXPECTED)}
-        terms = [
-            f"attribute_not_exists(#{name})" if value is None else f"#{name} = :was_{name}"
-            for name, value in expected.items()
-        ]
-        values = {f":was_{name}": to_attribute(value) for name, value in expected.items() if value is not None}
-        values |= {f":{name}": to_attribute(value) for name, value in changes.items() if value is not None}
-        sets = [f"#{name} = :{name}" for name, value in changes.items() if value is not None]
-        removes = [f"#{name}" for name, value in changes.items() if value is None]
-        parts = (f"{verb} {', '.join(names)}" for verb, names in (("SET", sets), ("REMOVE", removes)) if names)
-        return {
-            "TableName": self._table,
-            "Key": {"id": {"S": notebook.id}},
-            "ConditionExpression": " AND ".join(terms),
-            "UpdateExpression": " ".join(parts),
-            "ExpressionAttributeNames": {f"#{name}": name for name in {**expected, **changes}},
-            "ExpressionAttributeValues": values,
-            **writes.RETURN_ROW,
-        }
-
     def _transact(self, actions: Sequence[Mapping[str, Any]], write_id: str) -> bool:
         """Whether it was done. The first action is the record's."""
         try:
             self._client.transact_write_items(TransactItems=actions)
         except self._client.exceptions.TransactionCanceledException as error:
-            found = error.response.get("CancellationReasons", [])
-            reasons = {str(reason.get("Code", "None")) for reason in found}
-            if found and writes.own_row(found[0], _DECIDED, write_id) is not None:
+            if writes.done_before(error, _DECIDED, write_id):
                 return True
             # Another transaction has the rows: as good as another sweep that was first.
-            if _FAILED in reasons or CONFLICTS & reasons:
+            if {writes.FAILED, *writes.CONFLICTS} & set(writes.reasons(error)):
                 return False
             raise
         return True

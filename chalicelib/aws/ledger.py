@@ -6,12 +6,15 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from chalicelib import rows, times
 from chalicelib.aws import batches
 from chalicelib.aws.items import Attribute, from_item, to_item
 from chalicelib.model import Notebook
+
+if TYPE_CHECKING:
+    from chalicelib.notebook.moves import Why
 
 _KEPT, _KEEPS_KEPT = timedelta(days=90), timedelta(days=14)
 # Far below the 400 KB of an item, and what a page of lines can be answered with. A line that is refused would keep the
@@ -77,6 +80,11 @@ def waiting(notebook: Notebook) -> list[Event]:
 def event(notebook_id: str, now: datetime, action: str, code: str, reason: str, *, by: str = "sweep") -> Event:
     """A line without signals."""
     return Event(notebook_id, times.to_text(now), action, code, by, reason)
+
+
+def said(notebook_id: str, at: datetime, action: str, why: Why) -> Event:
+    """A line that says why, with what it was decided by."""
+    return Event(notebook_id, times.to_text(at), action, why.code, why.by, why.reason, why.stops_at, why.signals)
 
 
 class Ledger:

@@ -12,7 +12,7 @@ from chalicelib.aws import writes
 from chalicelib.aws.faults import code_of
 from chalicelib.aws.items import from_item, to_attribute, to_item
 from chalicelib.aws.ledger import Event
-from chalicelib.aws.transitions import CONFLICTS, MOVED, WITH_LINE, NotMoved, Transitions, counted, join, leave
+from chalicelib.aws.transitions import MOVED, WITH_LINE, NotMoved, Transitions, counted, join, leave
 from chalicelib.model import Notebook, due_shard
 from chalicelib.notebook import life
 from chalicelib.notebook.life import State
@@ -77,12 +77,12 @@ class NotebooksTable:
                 ]
             )
         except self._client.exceptions.TransactionCanceledException as error:
-            reasons = _reasons(error)
-            if reasons[:1] == ["ConditionalCheckFailed"]:
-                return Created.DONE if _own(error, write_id) else Created.EXISTS
-            if reasons[1:2] == ["ConditionalCheckFailed"]:
+            reasons = writes.reasons(error)
+            if reasons[:1] == [writes.FAILED]:
+                return Created.DONE if writes.done_before(error, MOVED, write_id) else Created.EXISTS
+            if reasons[1:2] == [writes.FAILED]:
                 return Created.QUOTA
-            if CONFLICTS & set(reasons):
+            if writes.CONFLICTS & set(reasons):
                 return Created.CONFLICT
             raise
         return Created.DONE
@@ -109,10 +109,10 @@ class NotebooksTable:
                 ]
             )
         except self._client.exceptions.TransactionCanceledException as error:
-            reasons = _reasons(error)
-            if "ConditionalCheckFailed" in reasons:
+            reasons = writes.reasons(error)
+            if writes.FAILED in reasons:
                 # Without a row there is none any more: a first try of this call did it, whose answer was lost.
-                return reasons[0] == "ConditionalCheckFailed" and not _row(error)
+                return reasons[0] == writes.FAILED and not _row(error)
             raise
         return True
 
@@ -356,17 +356,7 @@ def _due(notebook_id: str, at: datetime) -> dict[str, object]:
     return {":due": due_shard(notebook_id), ":due_at": times.to_text(at)}
 
 
-def _reasons(error: Any) -> list[str]:
-    """Why a transaction was not done, one code an action."""
-    return [reason.get("Code", "None") for reason in error.response.get("CancellationReasons", [])]
-
-
 def _row(error: Any) -> Mapping[str, Any]:
     """The row of the first action, as its condition found it; empty if there is none."""
     row: Mapping[str, Any] = error.response["CancellationReasons"][0].get("Item") or {}
     return row
-
-
-def _own(error: Any, write_id: str) -> bool:
-    """Whether the first action failed since an earlier try of the same transaction had done it."""
-    return writes.own_row(error.response["CancellationReasons"][0], MOVED, write_id) is not None

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import TYPE_CHECKING, Any
 
-from chalicelib import times
 from chalicelib.aws import writes
-from chalicelib.aws.items import from_item, to_attribute, to_item
-from chalicelib.aws.ledger import Event
+from chalicelib.aws.items import from_item
+from chalicelib.aws.ledger import Event, said
 from chalicelib.model import Notebook
 
 if TYPE_CHECKING:
@@ -18,13 +17,8 @@ if TYPE_CHECKING:
 MOVED = "moved_by"
 """Who wrote the state last: a write of ours by its id, a workflow by the name of its execution. By it either knows a
 try of its own whose answer was lost."""
-CONFLICTS = frozenset(("TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"))
-"""Reasons of a transaction that was not done since another had the rows."""
-
 WITH_LINE = "ledger_lines = list_append(if_not_exists(ledger_lines, :no_lines), :lines)"
 """Keeps lines in the record until they are in the ledger."""
-
-_FAILED = "ConditionalCheckFailed"
 
 
 class NotMoved(Enum):
@@ -96,46 +90,33 @@ class Transitions:
         try:
             self._client.transact_write_items(TransactItems=list(actions))
         except self._client.exceptions.TransactionCanceledException as error:
-            found = error.response.get("CancellationReasons", [])
-            reasons = [str(reason.get("Code", "None")) for reason in found]
-            if found and writes.own_row(found[0], MOVED, write_id) is not None:
+            reasons = writes.reasons(error)
+            if writes.done_before(error, MOVED, write_id):
                 return move.after
-            if reasons[:1] == [_FAILED]:
+            if reasons[:1] == [writes.FAILED]:
                 return NotMoved.CHANGED
-            if _FAILED in reasons:
+            if writes.FAILED in reasons:
                 return NotMoved.QUOTA
-            if CONFLICTS & set(reasons):
+            if writes.CONFLICTS & set(reasons):
                 return NotMoved.CONFLICT
             raise
         return move.after
 
     def _update(self, move: Move, write_id: str, line: Event | None) -> dict[str, Any]:
-        notebook, changes = move.notebook, {**move.changes, MOVED: write_id}
-        expected = {name: getattr(notebook, name) for name in ("state", *self._expects)}
-        terms = [
-            f"attribute_not_exists(#{name})" if value is None else f"#{name} = :was_{name}"
-            for name, value in expected.items()
-        ]
-        values = {f":was_{name}": to_attribute(value) for name, value in expected.items() if value is not None}
+        notebook = move.notebook
+        terms: list[str] = []
+        sets: list[str] = []
+        values: dict[str, object] = {}
         if move.counter is not None:
             known = int(getattr(notebook, move.counter))
             terms.append(counted(move.counter, known))
-            values[":known"] = to_attribute(known)
-        values |= {f":{name}": to_attribute(value) for name, value in changes.items() if value is not None}
-        sets = [f"#{name} = :{name}" for name, value in changes.items() if value is not None]
+            values[":known"] = known
         if line is not None:
             sets.append(WITH_LINE)
-            values |= to_item({":no_lines": [], ":lines": [line.to_record()]})
-        removes = [f"#{name}" for name, value in changes.items() if value is None]
-        return {
-            "TableName": self._table,
-            "Key": {"id": {"S": notebook.id}},
-            "ConditionExpression": " AND ".join(terms),
-            "UpdateExpression": f"SET {', '.join(sets)}" + (f" REMOVE {', '.join(removes)}" if removes else ""),
-            "ExpressionAttributeNames": {f"#{name}": name for name in {**expected, **changes}},
-            "ExpressionAttributeValues": values,
-            **writes.RETURN_ROW,
-        }
+            values |= {":no_lines": [], ":lines": [line.to_record()]}
+        expected = {name: getattr(notebook, name) for name in ("state", *self._expects)}
+        changes = {**move.changes, MOVED: write_id}
+        return writes.update(self._table, notebook.id, expected, changes, terms=terms, sets=sets, values=values)
 
 
 def counted(counter: str, known: int) -> str:
@@ -188,14 +169,4 @@ def _adds(sets: Sequence[str]) -> str:
 
 def line_of(move: Move) -> Event:
     """The line of the ledger that tells of it."""
-    why = move.why
-    return Event(
-        notebook=move.notebook.id,
-        at=times.to_text(move.said_at or move.now),
-        action=move.transition.action,
-        code=why.code,
-        by=why.by,
-        reason=why.reason,
-        stops_at=why.stops_at,
-        signals=why.signals,
-    )
+    return said(move.notebook.id, move.said_at or move.now, move.transition.action, move.why)

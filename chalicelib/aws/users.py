@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from chalicelib.aws import writes
 from chalicelib.aws.items import from_item, to_attribute, to_item
 from chalicelib.log import logger
 from chalicelib.model import CONFIRMED, User
@@ -146,8 +147,8 @@ class UsersTable:
             try:
                 self._client.transact_write_items(TransactItems=actions)
             except self._client.exceptions.TransactionCanceledException as error:
-                reasons = {reason.get("Code") for reason in error.response.get("CancellationReasons", [])}
-                if "ConditionalCheckFailed" in reasons:
+                reasons = writes.reasons(error)
+                if writes.FAILED in reasons:
                     return False
                 if "TransactionConflict" not in reasons or not attempts_left:
                     raise
