@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from chalicelib.model import Notebook
 from chalicelib.notebook import life
-from chalicelib.notebook.life import State, Writer
+from chalicelib.notebook.life import Writer
 from chalicelib.settings import Settings
 from chalicelib.tokens import is_notebook_id
 
@@ -63,7 +63,7 @@ def delete_name(notebook: Notebook) -> str:
 
 def current_name(notebook: Notebook) -> str | None:
     """Of the execution that the record's state waits for; None where it waits for none."""
-    match life.WORKFLOWS.get(State(notebook.state)):
+    match life.WORKFLOWS.get(notebook.state):
         case Writer.LAUNCH:
             return notebook.id
         case Writer.STOP:

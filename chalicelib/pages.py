@@ -161,8 +161,8 @@ _STEPS = {
     "configure_notebook": ("Start the notebook", "Waiting for Jupyter to answer."),
 }
 _BUTTONS = {links.WAKE: "Wake it", links.STOP: "Stop it now"}
-# Of a link that may do one thing and not wake it.
 _TO_DO_MORE = "To do more, use its own link, the first one in every message about it. It does not expire."
+# Of a link that may do one thing and not wake it.
 _BY_ITS_LINK = "Its link is in the messages that you got about it: the first link in each."
 _MAIL_IS_OFF = (
     "Email is off: AWS delivers nothing to your address any more. Its subscription was ended by the unsubscribe link "
@@ -487,7 +487,7 @@ def _launch_step(step: Step) -> str:
 
 def _took(step: Step) -> str:
     began, ended = times.from_text(step.started_at), times.from_text(step.finished_at)
-    if step.state != "done" or began is None or ended is None:
+    if step.state != StepState.DONE or began is None or ended is None:
         return step.state if step.state in (StepState.FAILED, StepState.CANCELLED) else ""
     seconds = max(0, round((ended - began).total_seconds()))
     return f"done in {seconds} s" if seconds < 100 else f"done in {seconds // 60} min {seconds % 60:02d} s"

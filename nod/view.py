@@ -128,7 +128,7 @@ class _Pen:
         # A running step counts whole seconds: tenths would flicker.
         count = "" if spent is None else f"{int(spent)} s" if step.state == StepState.RUNNING else text.seconds(spent)
         line = Text("  ", no_wrap=True, overflow="ellipsis")
-        line.append(mark, style=style).append(f" {title:<22}", style="dim" if step.state == "waiting" else "")
+        line.append(mark, style=style).append(f" {title:<22}", style="dim" if step.state == StepState.WAITING else "")
         line.append(f"{count:>8}", style="cyan" if step.state == StepState.RUNNING else "dim")
         lines = [line]
         typical = steps.TYPICAL_SECONDS.get(step.name)

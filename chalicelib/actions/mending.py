@@ -168,7 +168,7 @@ class Mending:
     ) -> Notebook | None:
         """Claims the record, and starts what is missing: the same execution if there is none, else the next one."""
         counters = {name: getattr(notebook, name) for name in life.COUNTERS.values()}
-        counter = life.COUNTERS.get(State(notebook.state))
+        counter = life.COUNTERS.get(notebook.state)
         if counter and (execution is not None or counters[counter] == 0):
             counters[counter] += 1
             changes[counter] = counters[counter]
@@ -213,7 +213,7 @@ class Mending:
             Writer.START: settings.start_arn,
             Writer.TERMINATE: settings.terminate_arn,
         }
-        workflow, name = life.WORKFLOWS.get(State(notebook.state)), executions.current_name(notebook)
+        workflow, name = life.WORKFLOWS.get(notebook.state), executions.current_name(notebook)
         return self._workflows.look(arns[workflow], name) if workflow and name else None
 
     def _finish(self, notebook: Notebook) -> None:
@@ -281,7 +281,7 @@ class Mending:
 
 
 def _line(notebook: Notebook, mend: Mend, now: datetime) -> Event:
-    return event(notebook.id, now, "mend", mend, _REASONS[State(notebook.state)])
+    return event(notebook.id, now, "mend", mend, _REASONS[notebook.state])
 
 
 def _runs(execution: Execution | None) -> bool:

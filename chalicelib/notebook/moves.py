@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from chalicelib import times
-from chalicelib.model import Failure, Notebook, PastRun, Stop, due_shard
+from chalicelib.model import Failure, Notebook, Stop, due_shard
 from chalicelib.notebook import life
 from chalicelib.notebook.life import State, Transition, Writer
 
@@ -84,8 +84,7 @@ class Move(NamedTuple):
         began = self.notebook.run_started_at
         if began is None:
             return None
-        run = PastRun(self.notebook.instance_type, began, times.to_text(self.now))
-        return {"type": run.type, "started_at": run.started_at, "stopped_at": run.stopped_at}
+        return {"type": self.notebook.instance_type, "started_at": began, "stopped_at": times.to_text(self.now)}
 
 
 def due(notebook: Notebook, at: datetime) -> dict[str, object]:

@@ -63,18 +63,22 @@ def left_behind(processes: list[Process], server: int) -> list[Process]:
 def parse(pid: int, stat: bytes, status: bytes, environment: bytes, command: bytes) -> Process:
     """A process from its files in /proc (proc(5)). ValueError, IndexError or StopIteration for what is none."""
     fields = stat[stat.rindex(b")") + 2 :].split()
-    # A process may have another end of a line in its name, which stands there too.
-    ignored = next(line.split()[1] for line in status.split(b"\n") if line.startswith(b"SigIgn:"))
     parent = next((each[15:] for each in environment.split(b"\0") if each.startswith(b"JPY_PARENT_PID=")), b"")
     names = (word.rpartition(b"/")[2] for word in command.split(b"\0"))
     return Process(
         pid,
         int(fields[19]),
         int(fields[3]),
-        bool(int(ignored, 16) & SIGHUP_BIT),
+        bool(int(of_status(status, b"SigIgn:"), 16) & SIGHUP_BIT),
         int(parent) if parent.isdigit() else 0,
         any(map(CONNECTION_FILE.fullmatch, names)),
     )
+
+
+def of_status(status: bytes, name: bytes) -> bytes:
+    """The first value of a line in /proc/PID/status. A process may have other ends of lines in its name, which stands
+    there too. StopIteration where there is no such line."""
+    return next(line.split()[1] for line in status.split(b"\n") if line.startswith(name))
 
 
 def read(uid: int, proc: Path = Path("/proc"), cgroup: str | None = None) -> Iterator[Process]:
@@ -84,9 +88,8 @@ def read(uid: int, proc: Path = Path("/proc"), cgroup: str | None = None) -> Ite
             continue
         try:
             status = (folder / "status").read_bytes()
-            owner = next(line.split()[1] for line in status.split(b"\n") if line.startswith(b"Uid:"))
             stat = (folder / "stat").read_bytes()
-            if int(owner) != uid or stat[stat.rindex(b")") + 2 :][:1] in b"ZX":
+            if int(of_status(status, b"Uid:")) != uid or stat[stat.rindex(b")") + 2 :][:1] in b"ZX":
                 continue
             if cgroup is not None and cgroup_of(folder) != cgroup:
                 continue
